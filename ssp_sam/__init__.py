@@ -1,0 +1,1 @@
+"""SSP-SAM on Triton: segment what a phrase refers to."""

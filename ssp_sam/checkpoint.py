@@ -1,0 +1,135 @@
+"""Published checkpoints -> the parameters of each stage, strictly: every key is used, or named here as unused.
+
+A published `.pth` is `torch.save` of {"model", "optimizer", "lr_scheduler", "epoch", "args"}. Its `encoder.*` keys are CLIP in
+OpenAI's layout; the release's trainer saves the blocks with the second stream under other names (`attn.qkv`, `attn.proj`) and
+leaves a stray copy of the last one under `encoder.visual.attn`. Both layouts load.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssp_sam.config import Preset
+from ssp_sam.errors import InvalidArgumentError
+from ssp_sam.modeling.ssp_sam import STAGES
+
+StateDict = dict[str, Tensor]
+
+# Published key -> (stage, our key). The first pattern that matches the whole key counts; None: the forward pass never uses it.
+_RULES: tuple[tuple[str, tuple[str, str] | None], ...] = (
+    (r"sam\.image_encoder\.(.+)", ("sam_image_encoder", r"vit.\1")),
+    (r"sam\.mask_decoder\.(.+)", ("mask_decoder", r"decoder.\1")),
+    (r"sam\.prompt_encoder\.((?:pe_layer|no_mask_embed)\..+)", ("mask_decoder", r"\1")),
+    (r"sam\.prompt_encoder\.(?:point_embeddings|not_a_point_embed|mask_downscaling)\..+", None),
+    (r"tf_(scale|sigma)", ("ssp_prompt_generator", r"visual.\1")),
+    (r"clip_img_proj\.(.+)", ("ssp_prompt_generator", r"visual.project.\1")),
+    (r"img2text_attn\.(.+)", ("ssp_prompt_generator", r"visual.cross_attention.\1")),
+    (r"imgtext_proj\.layers\.0\.(.+)", ("ssp_prompt_generator", r"visual.text_side.\1")),
+    (r"img_proj\.layers\.0\.(.+)", ("ssp_prompt_generator", r"visual.image_side.\1")),
+    (r"norm_img\.(.+)", ("ssp_prompt_generator", r"visual.norm.\1")),
+    (r"clip_proj\.(.+)", ("ssp_prompt_generator", r"linguistic.project.\1")),
+    (r"text_proj\.(.+)", ("ssp_prompt_generator", r"linguistic.gru.\1")),
+    (r"phrase_attn\.fc\.(.+)", ("ssp_prompt_generator", r"linguistic.score.\1")),
+    (r"mlp\.(.+)", ("ssp_prompt_generator", r"fuse.\1")),
+    (r"vl_transformer\.encoder\.layers\.(.+)", ("ssp_prompt_generator", r"generator.layers.\1")),
+    (r"vl_pos_embed\.(.+)", ("ssp_prompt_generator", r"generator.position.\1")),
+    (r"((?:reg_token|prompt_token|norm|bbox_embed)\..+)", ("ssp_prompt_generator", r"generator.\1")),
+    (r"img2img_attn\..+|norm_text_cond_img\..+", None),
+    (r"encoder\.logit_scale", None),
+    (r"encoder\.visual\.attn\..+", None),
+    (r"encoder\.visual\.transformer\.resblocks\.(\d+)\.attn\.(?:in_proj_|qkv\.)(.+)", ("clip_image_encoder", r"blocks.\1.attn.qkv.\2")),
+    (r"encoder\.visual\.transformer\.resblocks\.(\d+)\.attn\.(?:out_)?proj\.(.+)", ("clip_image_encoder", r"blocks.\1.attn.proj.\2")),
+    (r"encoder\.visual\.transformer\.resblocks\.(\d+)\.mlp\.c_fc\.(.+)", ("clip_image_encoder", r"blocks.\1.mlp.0.\2")),
+    (r"encoder\.visual\.transformer\.resblocks\.(\d+)\.mlp\.c_proj\.(.+)", ("clip_image_encoder", r"blocks.\1.mlp.2.\2")),
+    (r"encoder\.visual\.transformer\.resblocks\.(.+)", ("clip_image_encoder", r"blocks.\1")),
+    (r"encoder\.visual\.(.+)", ("clip_image_encoder", r"\1")),
+    (r"encoder\.positional_embedding", ("text_encoder", r"tower.embeddings.position_embedding.weight")),
+    (r"encoder\.token_embedding\.weight", ("text_encoder", r"tower.embeddings.token_embedding.weight")),
+    (r"encoder\.text_projection", ("text_encoder", r"text_projection.weight")),
+    (r"encoder\.ln_final\.(.+)", ("text_encoder", r"tower.final_layer_norm.\1")),
+    (r"encoder\.transformer\.resblocks\.(\d+)\.attn\.in_proj_(.+)", ("text_encoder", r"tower.encoder.layers.\1.self_attn.{}_proj.\2")),
+    (r"encoder\.transformer\.resblocks\.(\d+)\.attn\.out_proj\.(.+)", ("text_encoder", r"tower.encoder.layers.\1.self_attn.out_proj.\2")),
+    (r"encoder\.transformer\.resblocks\.(\d+)\.mlp\.c_fc\.(.+)", ("text_encoder", r"tower.encoder.layers.\1.mlp.fc1.\2")),
+    (r"encoder\.transformer\.resblocks\.(\d+)\.mlp\.c_proj\.(.+)", ("text_encoder", r"tower.encoder.layers.\1.mlp.fc2.\2")),
+    (r"encoder\.transformer\.resblocks\.(\d+)\.ln_([12])\.(.+)", ("text_encoder", r"tower.encoder.layers.\1.layer_norm\2.\3")),
+)  # fmt: skip
+_COMPILED = tuple((re.compile(pattern), target) for pattern, target in _RULES)
+
+
+def load_published(path: str | Path) -> StateDict:
+    """Return the parameters in a published `.pth` (or a bare state dict) by their published names.
+
+    No pickled code runs: besides tensors only `argparse.Namespace` is let through.
+    """
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    state = content.get("model", content) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InvalidArgumentError(f"{path} holds no state dict: expected tensors by name, at the top or under 'model'")
+    return dict(state)
+
+
+def split_published(state: Mapping[str, Tensor], preset: Preset, source: str) -> dict[str, StateDict]:
+    """Return {stage: parameters} of a checkpoint by its published names; `source` is what errors call it.
+
+    Raises InvalidArgumentError that lists keys which are missing, unexpected or of another shape.
+    """
+    stages: dict[str, StateDict] = {name: {} for name in STAGES}
+    unexpected = []
+    for key, value in state.items():
+        for pattern, target in _COMPILED:
+            match = pattern.fullmatch(key)
+            if match:
+                if target is not None:
+                    stage, template = target
+                    _put(stages[stage], match.expand(template), value)
+                break
+        else:
+            unexpected.append(key)
+    problems = _describe("unexpected", unexpected)
+    for stage, parameters in stages.items():
+        problems += stage_problems(stage, parameters, preset)
+    if problems:
+        raise InvalidArgumentError(f"{source} does not fit preset {preset.name!r}: {'; '.join(problems)}")
+    return stages
+
+
+def _put(parameters: StateDict, key: str, value: Tensor) -> None:
+    if "{}" in key:  # OpenAI packs what transformers keeps apart
+        for name, part in zip("qkv", value.chunk(3), strict=True):
+            parameters[key.format(name)] = part
+    elif key == "text_projection.weight":
+        parameters[key] = value.T
+    else:
+        parameters[key] = value
+
+
+def stage_problems(stage: str, parameters: Mapping[str, Tensor], preset: Preset) -> list[str]:
+    """Return what keeps `parameters` from being exactly those of `stage`; empty if they are."""
+    with torch.device("meta"):
+        wanted = STAGES[stage](preset).state_dict()
+    wrong_shape = [
+        f"{key} {tuple(parameters[key].shape)} instead of {tuple(wanted[key].shape)}"
+        for key in sorted(wanted.keys() & parameters.keys())
+        if parameters[key].shape != wanted[key].shape
+    ]
+    return [
+        *_describe(f"missing in {stage}", sorted(wanted.keys() - parameters.keys())),
+        *_describe(f"unexpected in {stage}", sorted(parameters.keys() - wanted.keys())),
+        *_describe(f"wrong shape in {stage}", wrong_shape),
+    ]
+
+
+def _describe(what: str, keys: Iterable[str]) -> list[str]:
+    keys = list(keys)
+    if not keys:
+        return []
+    shown = ", ".join(keys[:5]) + (", ..." if len(keys) > 5 else "")
+    return [f"{len(keys)} {what}: {shown}"]

@@ -1,0 +1,1 @@
+"""The model in PyTorch, one module a stage; nothing here opens a file."""

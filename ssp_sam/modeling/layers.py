@@ -1,0 +1,30 @@
+"""Small layers that several stages share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class QuickGelu(nn.Module):
+    """CLIP's activation: a sigmoid approximation of GELU, which its weights were trained with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return an array of the same shape."""
+        return x * torch.sigmoid(1.702 * x)
+
+
+class Mlp(nn.Module):
+    """Linear layers with ReLU between them (none after the last)."""
+
+    def __init__(self, in_width: int, hidden_width: int, out_width: int, layers: int) -> None:
+        super().__init__()
+        widths = [in_width, *[hidden_width] * (layers - 1), out_width]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in_width) to (..., out_width)."""
+        for index, layer in enumerate(self.layers):
+            x = layer(F.relu(x) if index else x)
+        return x

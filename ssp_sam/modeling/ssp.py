@@ -1,0 +1,149 @@
+"""The Semantic-Spatial Prompt encoder: from CLIP features of image and phrase to prompts for SAM's mask decoder."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssp_sam.config import Preset
+from ssp_sam.modeling.layers import Mlp
+
+
+class Prompts(NamedTuple):
+    """What the SSP encoder says about each of P phrases.
+
+    prompt_tokens: (P, Q, D); box_cxcywh_norm: (P, 4) in 0..1 of CLIP's padded square; phrase_attention: (P, L), sums to 1;
+    spatial_attention: (P, N); similarity: (P, N) cosine of patches and phrase before scaling.
+    """
+
+    prompt_tokens: Tensor
+    box_cxcywh_norm: Tensor
+    phrase_attention: Tensor
+    spatial_attention: Tensor
+    similarity: Tensor
+
+
+class LinguisticAdapter(nn.Module):
+    """Weighs the words of a phrase."""
+
+    def __init__(self, text_width: int, width: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(text_width, width)
+        self.gru = nn.GRU(width, width, batch_first=True, bidirectional=True)
+        self.score = nn.Linear(2 * width, 1)
+
+    def forward(self, word_embeddings: Tensor, is_padding: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return words (P, L, W), phrase_attention (P, L) and phrase vector (P, W)."""
+        words = self.project(word_embeddings)
+        context, _ = self.gru(words)  # over all L positions, padding included: the weights were trained so
+        attention = self.score(context).squeeze(-1).float().softmax(dim=1).masked_fill(is_padding, 0)
+        attention = attention / attention.sum(dim=1, keepdim=True)
+        return words, attention, torch.einsum("pl,plw->pw", attention.to(words.dtype), words)
+
+
+class VisualAdapter(nn.Module):
+    """Finds the patches that the phrase points at."""
+
+    def __init__(self, clip_width: int, width: int, heads: int) -> None:
+        super().__init__()
+        self.project = Mlp(clip_width, width, width, layers=3)
+        self.cross_attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.text_side = nn.Linear(width, width)
+        self.image_side = nn.Linear(width, width)
+        self.scale = nn.Parameter(torch.ones(1))
+        self.sigma = nn.Parameter(torch.full((1,), 0.5))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(
+        self, patches: Tensor, similarity_map: Tensor, words: Tensor, is_padding: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return fused patches (P, N, W) and spatial_attention (P, N).
+
+        patches: (P, N, C); similarity_map: (P, N) in 0..1; words: (P, L, W); is_padding: bool (P, L).
+        """
+        query = self.project(patches * similarity_map[..., None])
+        said, _ = self.cross_attention(query, words, words, key_padding_mask=is_padding, need_weights=False)
+        cosine = F.cosine_similarity(self.image_side(query).float(), self.text_side(said).float(), dim=-1)
+        attention = self.scale * torch.exp(-((1 - cosine) ** 2) / (2 * self.sigma**2))
+        return self.norm(query) * attention[..., None], attention
+
+
+class PromptLayer(nn.Module):
+    """A post-norm transformer encoder layer; positions go to query and key, not to value."""
+
+    def __init__(self, width: int, heads: int, ffn: int) -> None:
+        super().__init__()
+        self.self_attn = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.linear1 = nn.Linear(width, ffn)
+        self.linear2 = nn.Linear(ffn, width)
+        self.norm1 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, position: Tensor) -> Tensor:
+        """Map (P, 1+Q+N, D) to the same shape; position: (1+Q+N, D)."""
+        query = x + position
+        attended, _ = self.self_attn(query, query, x, need_weights=False)
+        x = self.norm1(x + attended)
+        out: Tensor = self.norm2(x + self.linear2(F.relu(self.linear1(x))))
+        return out
+
+
+class PromptGenerator(nn.Module):
+    """Lets a regression token and Q prompt tokens read the fused patches."""
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        ssp, width = preset.ssp, preset.sam.out_channels
+        self.reg_token = nn.Embedding(1, width)
+        self.prompt_token = nn.Embedding(ssp.prompt_tokens, width)
+        self.position = nn.Embedding(1 + ssp.prompt_tokens + preset.clip.patches, width)
+        self.layers = nn.ModuleList(PromptLayer(width, ssp.heads, ssp.ffn) for _ in range(ssp.layers))
+        self.norm = nn.LayerNorm(width)
+        self.bbox_embed = Mlp(width, width, 4, layers=3)
+
+    def forward(self, fused: Tensor) -> tuple[Tensor, Tensor]:
+        """Return prompt_tokens (P, Q, D) and box_cxcywh_norm (P, 4) of fused patches (P, N, D)."""
+        own = torch.cat([self.reg_token.weight, self.prompt_token.weight])  # (1 + Q, D)
+        x = torch.cat([own.expand(len(fused), -1, -1).to(fused.dtype), fused], dim=1)  # (P, 1 + Q + N, D)
+        for layer in self.layers:
+            x = layer(x, self.position.weight)
+        x = self.norm(x[:, : len(own)])
+        return x[:, 1:], self.bbox_embed(x[:, 0]).sigmoid()
+
+
+class SspPromptGenerator(nn.Module):
+    """Triton stage `ssp_prompt_generator`."""
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        ssp, clip = preset.ssp, preset.clip
+        self.linguistic = LinguisticAdapter(clip.text_width, ssp.width)
+        self.visual = VisualAdapter(clip.out_width, ssp.width, ssp.attention_heads)
+        self.fuse = nn.Linear(ssp.width, preset.sam.out_channels)
+        self.generator = PromptGenerator(preset)
+
+    def forward(
+        self, clip_tokens: Tensor, token_ids: Tensor, text_embedding: Tensor, word_embeddings: Tensor, image_index: Tensor
+    ) -> Prompts:
+        """Write the prompts of P phrases over B images.
+
+        clip_tokens: (B, 1+N, C); token_ids: int (P, L), 0 is padding; text_embedding: (P, C); word_embeddings: (P, L, T);
+        image_index: int (P,), the image of each phrase.
+        """
+        # Over the token axis, not over channels: a slip of the release that its weights depend on.
+        tokens = F.normalize(clip_tokens.float(), dim=1)[image_index]
+        phrase = F.normalize(text_embedding.float(), dim=-1)
+        patches = tokens[:, 1:]  # (P, N, C)
+        similarity = torch.einsum("pnc,pc->pn", patches, phrase)
+        low, high = similarity.aminmax(dim=1, keepdim=True)
+        similarity_map = (similarity - low) / (high - low)
+
+        is_padding = token_ids == 0
+        words, phrase_attention, phrase_vector = self.linguistic(word_embeddings, is_padding)
+        fused, spatial_attention = self.visual(patches, similarity_map, words, is_padding)
+        fused = self.fuse(fused.tanh() * phrase_vector.tanh()[:, None])
+        prompt_tokens, box = self.generator(fused)
+        return Prompts(prompt_tokens, box, phrase_attention, spatial_attention, similarity)

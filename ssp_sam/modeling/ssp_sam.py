@@ -1,0 +1,61 @@
+"""The whole model: five stages, each a Triton model of its own when served."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from ssp_sam.config import Preset
+from ssp_sam.modeling.clip_image import ClipImageEncoder
+from ssp_sam.modeling.clip_text import TextEncoder
+from ssp_sam.modeling.sam import MaskDecoder, SamImageEncoder
+from ssp_sam.modeling.ssp import Prompts, SspPromptGenerator
+
+STAGES: dict[str, Callable[[Preset], nn.Module]] = {
+    "sam_image_encoder": lambda preset: SamImageEncoder(preset.sam),
+    "clip_image_encoder": lambda preset: ClipImageEncoder(preset.clip),
+    "text_encoder": lambda preset: TextEncoder(preset.clip),
+    "ssp_prompt_generator": SspPromptGenerator,
+    "mask_decoder": lambda preset: MaskDecoder(preset.sam),
+}
+
+
+class ModelOutput(NamedTuple):
+    """mask_logits (P, 4G, 4G) over SAM's padded square, iou (P,), and what the SSP encoder wrote."""
+
+    mask_logits: Tensor
+    iou: Tensor
+    prompts: Prompts
+
+
+class SspSam(nn.Module):
+    """SSP-SAM of one preset; its children are the stages, by their names in the model repository."""
+
+    sam_image_encoder: SamImageEncoder
+    clip_image_encoder: ClipImageEncoder
+    text_encoder: TextEncoder
+    ssp_prompt_generator: SspPromptGenerator
+    mask_decoder: MaskDecoder
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        self.preset = preset
+        for name, build in STAGES.items():
+            self.add_module(name, build(preset))
+
+    def forward(
+        self, sam_image: Tensor, clip_image: Tensor, geometry: Tensor, token_ids: Tensor, image_index: Tensor
+    ) -> ModelOutput:
+        """Segment P phrases in B images.
+
+        sam_image: uint8 (B, 3, S, S); clip_image: uint8 (B, 3, R, R); geometry: int (B, 4, 2), see
+        `ssp_sam.preprocess.Geometry`; token_ids: int (P, L); image_index: int (P,), the image of each phrase.
+        """
+        clip_tokens = self.clip_image_encoder(clip_image, geometry[:, 2], geometry[:, 3])
+        text_embedding, word_embeddings = self.text_encoder(token_ids)
+        prompts = self.ssp_prompt_generator(clip_tokens, token_ids, text_embedding, word_embeddings, image_index)
+        image_embedding = self.sam_image_encoder(sam_image, geometry[:, 1])
+        mask_logits, iou = self.mask_decoder(image_embedding, prompts.prompt_tokens, image_index)
+        return ModelOutput(mask_logits, iou, prompts)

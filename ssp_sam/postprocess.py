@@ -1,0 +1,161 @@
+"""From the mask decoder's logits to masks and boxes of the image's own size. Numpy only: this runs where no torch is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ssp_sam.preprocess import Geometry
+from ssp_sam.results import BoolMask
+
+FloatArray = npt.NDArray[np.float32]
+
+# The release judges masks in a padded square of this side.
+RELEASE_SIDE_PX = 512
+ROWS_PER_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How the decoder's raw answers become `score` and `no_target`; chosen on held-out data of a checkpoint.
+
+    score_knots: (raw IoU estimate, score) pairs, both rising; between them the score is interpolated.
+    no_target_area_px512: a mask below this area, measured in a padded square of 512 x 512 pixels, means "no target"; the
+        release counts under 50 as empty.
+    no_target_score: a score below this means "no target".
+    """
+
+    score_knots: tuple[tuple[float, float], ...] = ((0.0, 0.0), (1.0, 1.0))
+    no_target_area_px512: float = 50.0
+    no_target_score: float = 0.0
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Calibration:
+        """Read what `dataclasses.asdict` wrote, lists in place of tuples."""
+        knots = tuple((float(raw), float(score)) for raw, score in values["score_knots"])
+        return cls(knots, float(values["no_target_area_px512"]), float(values["no_target_score"]))
+
+    def score(self, iou: float) -> float:
+        """Return the score for a raw IoU estimate."""
+        raw, scores = zip(*self.score_knots, strict=True)
+        return float(np.interp(iou, raw, scores))
+
+    def is_no_target(self, area_px: int, original_hw: tuple[int, int], score: float) -> bool:
+        """Say whether a mask of `area_px` pixels in an image of this size means that nothing was found."""
+        area_px512 = area_px * (RELEASE_SIDE_PX / max(original_hw)) ** 2
+        return area_px == 0 or area_px512 < self.no_target_area_px512 or score < self.no_target_score
+
+
+@dataclass(frozen=True)
+class Found:
+    """The answer for one phrase: mask bool (H, W), box in pixels (4,), score 0..1, and whether there is no target at all."""
+
+    mask: BoolMask
+    box_xyxy_px: FloatArray
+    score: float
+    no_target: bool
+    area_px: int
+
+
+def interpret(
+    mask_logits: FloatArray,
+    box_cxcywh_norm: FloatArray,
+    iou: FloatArray,
+    geometry: Geometry,
+    *,
+    sam_side_px: int,
+    clip_side_px: int,
+    calibration: Calibration,
+    mask_threshold: float,
+) -> Iterator[Found]:
+    """Yield the answer for each of P phrases, one at a time so that only one full-size mask is alive here.
+
+    mask_logits: (P, 4G, 4G); box_cxcywh_norm: (P, 4); iou: (P,). A pixel belongs to a mask if its logit is above
+    `mask_threshold`. Where nothing is found mask and box are emptied, so that no answer contradicts itself.
+    """
+    boxes = box_xyxy_px(box_cxcywh_norm, geometry, clip_side_px)
+    for logits, box, raw_iou in zip(mask_logits, boxes, iou, strict=True):
+        mask = full_size_mask(logits, geometry, sam_side_px, mask_threshold)
+        area_px = int(np.count_nonzero(mask))
+        score = calibration.score(float(raw_iou))
+        no_target = calibration.is_no_target(area_px, geometry.original_hw, score)
+        if no_target:
+            mask, box, area_px = np.zeros_like(mask), np.zeros_like(box), 0
+        yield Found(mask, box, score, no_target, area_px)
+
+
+def box_xyxy_px(box_cxcywh_norm: FloatArray, geometry: Geometry, clip_side_px: int) -> FloatArray:
+    """Return boxes (P, 4) as x0, y0, x1, y1 in pixels of the image, clamped to it.
+
+    box_cxcywh_norm: (P, 4), centre and size in 0..1 of CLIP's padded square, whose side is `clip_side_px`.
+    """
+    centre, size = box_cxcywh_norm[:, :2] * clip_side_px, box_cxcywh_norm[:, 2:] * clip_side_px
+    (height, width), (clip_height, clip_width), (top, left) = geometry.original_hw, geometry.clip_hw, geometry.clip_offset_tl
+    corners = np.concatenate([centre - size / 2, centre + size / 2], axis=1) - np.tile([left, top], 2)
+    corners = corners * np.tile([width / clip_width, height / clip_height], 2)
+    return corners.clip(0, np.tile([width, height], 2)).astype(np.float32)
+
+
+def full_size_logits(logits: FloatArray, geometry: Geometry, sam_side_px: int) -> FloatArray:
+    """Return logits (H, W) at the image's own size of logits (4G, 4G) over SAM's padded square.
+
+    The same numbers as SAM's `postprocess_masks`: to S x S, without the padding, to H x W, bilinear both times.
+    """
+    rows, cols = _axes(logits.shape[0], geometry, sam_side_px)
+    return rows @ logits @ cols.T
+
+
+def full_size_mask(logits: FloatArray, geometry: Geometry, sam_side_px: int, threshold: float) -> BoolMask:
+    """Return `full_size_logits(...) > threshold`, without ever holding logits of the whole image."""
+    rows, cols = _axes(logits.shape[0], geometry, sam_side_px)
+    mask = np.zeros(geometry.original_hw, dtype=np.bool_)
+    # Every pixel is a weighted mean of logits, so only those with a share in some logit above the threshold can be True.
+    above = logits > threshold
+    row_range = _reached(rows, above.any(axis=1))
+    col_range = _reached(cols, above.any(axis=0))
+    half = logits @ cols[col_range].T  # (4G, w)
+    for start in range(row_range.start, row_range.stop, ROWS_PER_CHUNK):
+        chunk = slice(start, min(start + ROWS_PER_CHUNK, row_range.stop))
+        mask[chunk, col_range] = rows[chunk] @ half > threshold
+    return mask
+
+
+def _reached(weights: FloatArray, sources: npt.NDArray[np.bool_]) -> slice:
+    """Return the range of output positions in which any of the marked `sources` has a share."""
+    reached = np.flatnonzero((weights[:, sources] > 0).any(axis=1))
+    return slice(int(reached[0]), int(reached[-1]) + 1) if len(reached) else slice(0, 0)
+
+
+def _axes(mask_side: int, geometry: Geometry, sam_side_px: int) -> tuple[FloatArray, FloatArray]:
+    (height, width), (sam_height, sam_width) = geometry.original_hw, geometry.sam_hw
+    return (
+        _axis_weights(mask_side, sam_side_px, sam_height, height),
+        _axis_weights(mask_side, sam_side_px, sam_width, width),
+    )
+
+
+@lru_cache(maxsize=16)
+def _axis_weights(mask_side: int, sam_side_px: int, sam_length: int, length: int) -> FloatArray:
+    """Return (length, mask_side): what each logit along an axis counts for each pixel of the image along it.
+
+    Bilinear interpolation is linear and separable, so the two resizes and the crop between them are one matrix per axis.
+    """
+    to_square = _bilinear(mask_side, sam_side_px)[:sam_length]
+    return (_bilinear(sam_length, length) @ to_square).astype(np.float32)
+
+
+def _bilinear(source: int, target: int) -> npt.NDArray[np.float64]:
+    """Return the (target, source) matrix of bilinear interpolation with half-pixel centres, as torch's `interpolate` does it."""
+    position = np.maximum((np.arange(target) + 0.5) * (source / target) - 0.5, 0)
+    low = np.minimum(position.astype(np.int64), source - 1)
+    high = np.minimum(low + 1, source - 1)
+    share = position - low
+    weights = np.zeros((target, source))
+    weights[np.arange(target), low] += 1 - share
+    weights[np.arange(target), high] += share
+    return weights

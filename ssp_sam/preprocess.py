@@ -1,0 +1,157 @@
+"""From an image file to what the two image encoders take. Numpy and Pillow only: this runs where no torch is."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ssp_sam.config import Preset
+from ssp_sam.errors import InvalidArgumentError
+from ssp_sam.limits import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
+
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+
+UInt8Array = npt.NDArray[np.uint8]
+ImageInput = str | os.PathLike[str] | bytes | UInt8Array | Image.Image
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the image lies on the two padded squares. All in pixels.
+
+    original_hw: the image itself; sam_hw: its size in the top left of SAM's square; clip_hw, clip_offset_tl: its size and
+    its top left corner on CLIP's square.
+    """
+
+    original_hw: tuple[int, int]
+    sam_hw: tuple[int, int]
+    clip_hw: tuple[int, int]
+    clip_offset_tl: tuple[int, int]
+
+    def to_array(self) -> npt.NDArray[np.int32]:
+        """Return the four pairs as int32 (4, 2), in the order of the fields."""
+        return np.array([self.original_hw, self.sam_hw, self.clip_hw, self.clip_offset_tl], dtype=np.int32)
+
+    @classmethod
+    def from_array(cls, array: npt.NDArray[np.int32]) -> Geometry:
+        """Undo `to_array`."""
+        original, sam, clip, offset = ((int(a), int(b)) for a, b in array)
+        return cls(original, sam, clip, offset)
+
+
+class EncoderInputs(NamedTuple):
+    """sam_image: uint8 (3, S, S); clip_image: uint8 (3, R, R); both RGB, padded with 0, and where the image lies on them."""
+
+    sam_image: UInt8Array
+    clip_image: UInt8Array
+    geometry: Geometry
+
+
+def decode_image(data: bytes) -> Image.Image:
+    """Return the RGB image in an image file, turned upright as its EXIF orientation says.
+
+    Raises InvalidArgumentError if `data` is no image of a known format, is broken, or is over the limits; the size in
+    pixels is checked before anything is decoded.
+    """
+    if len(data) > MAX_IMAGE_BYTES:
+        raise InvalidArgumentError(f"the image file has {len(data)} bytes, at most {MAX_IMAGE_BYTES} are allowed")
+    try:
+        image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise InvalidArgumentError(
+            f"not an image of a known format: got {len(data)} bytes starting with {data[:8]!r}; "
+            f"allowed are {', '.join(IMAGE_FORMATS)}"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise InvalidArgumentError(f"image too large: at most {MAX_IMAGE_PIXELS} pixels are allowed ({error})") from error
+    check_size(image.width, image.height)
+    try:
+        image.load()
+        return to_rgb(ImageOps.exif_transpose(image))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InvalidArgumentError(f"the {image.format} file of {len(data)} bytes is broken: {error}") from error
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise InvalidArgumentError if an image of this size in pixels is over the limit, or has no pixel at all."""
+    if width * height > MAX_IMAGE_PIXELS:
+        raise InvalidArgumentError(
+            f"image too large: {width} x {height} is {width * height} pixels, at most {MAX_IMAGE_PIXELS} are allowed"
+        )
+    if width < 1 or height < 1:
+        raise InvalidArgumentError(f"the image has no pixels: {width} x {height}; at least 1 x 1 is needed")
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return the image with 8-bit RGB pixels; 16-bit grey is scaled, where Pillow itself would clip it."""
+    if image.mode.startswith("I;16") or image.mode == "I":
+        grey = np.asarray(image).astype(np.float64) / 257.0
+        return Image.fromarray(np.clip(grey + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")
+
+
+def read_image(image: ImageInput) -> Image.Image:
+    """Return an RGB image of a path, the bytes of a file, an RGB uint8 array (H, W, 3) or a Pillow image.
+
+    Raises InvalidArgumentError for anything else and for files that cannot be read or decoded.
+    """
+    if isinstance(image, Image.Image):
+        check_size(image.width, image.height)
+        return to_rgb(ImageOps.exif_transpose(image))
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise InvalidArgumentError(
+                f"an image array must be RGB uint8 of shape (H, W, 3); got {image.dtype} of shape {image.shape}"
+            )
+        check_size(image.shape[1], image.shape[0])
+        return Image.fromarray(image)
+    if isinstance(image, bytes):
+        return decode_image(image)
+    if isinstance(image, (str, os.PathLike)):
+        try:
+            return decode_image(Path(image).read_bytes())
+        except OSError as error:
+            raise InvalidArgumentError(f"cannot read the image {os.fspath(image)!r}: {error}") from error
+    raise InvalidArgumentError(
+        f"an image must be a path, bytes, a uint8 array (H, W, 3) or a Pillow image; got {type(image).__name__}"
+    )
+
+
+def geometry_of(original_hw: tuple[int, int], preset: Preset) -> Geometry:
+    """Return where an image of this size is placed on the squares of `preset`."""
+    height, width = original_hw
+    longest = max(original_hw)
+    sam_side, clip_side = preset.sam.image_side_px, preset.clip.image_side_px
+    # Each published encoder rounds in its own way. An extremely long image keeps at least one pixel of its short side.
+    scale = sam_side / longest
+    sam_hw = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
+    clip_hw = (max(1, round(height * clip_side / longest)), max(1, round(width * clip_side / longest)))
+    offset = (round((clip_side - clip_hw[0]) / 2 - 0.1), round((clip_side - clip_hw[1]) / 2 - 0.1))
+    return Geometry(original_hw, sam_hw, clip_hw, offset)
+
+
+def prepare(image: Image.Image, preset: Preset) -> EncoderInputs:
+    """Resize an RGB image for both encoders and place it on their padded squares."""
+    geometry = geometry_of((image.height, image.width), preset)
+    return EncoderInputs(
+        _place(image, geometry.sam_hw, (0, 0), preset.sam.image_side_px),
+        _place(image, geometry.clip_hw, geometry.clip_offset_tl, preset.clip.image_side_px),
+        geometry,
+    )
+
+
+def _place(image: Image.Image, size_hw: tuple[int, int], offset_tl: tuple[int, int], side: int) -> UInt8Array:
+    """Return uint8 (3, side, side) with the resized image at `offset_tl`."""
+    # Pillow's bilinear resize is antialiased; torchvision's resize of a Pillow image, which both releases use, is this call.
+    resized = np.asarray(image.resize((size_hw[1], size_hw[0]), Image.Resampling.BILINEAR))
+    square = np.zeros((3, side, side), dtype=np.uint8)
+    (height, width), (top, left) = size_hw, offset_tl
+    square[:, top : top + height, left : left + width] = resized.transpose(2, 0, 1)
+    return square

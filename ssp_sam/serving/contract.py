@@ -1,0 +1,276 @@
+"""The contract between the models of the repository, and between them and their callers.
+
+Every tensor is named here once, with its type, shape and meaning. The Triton configurations (`model_config.py`), the stages,
+the orchestrator, the client and the load test all import these names. Shape letters: see `ssp_sam.config`.
+
+All models batch over a leading dimension that `dims` leaves out: one row is one image. A dimension of -1 is the number of
+phrases of that image (P) where the comment says so; it may differ between the rows that Triton puts into one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ssp_sam.config import CONTEXT_LENGTH, Preset
+from ssp_sam.limits import MAX_IMAGE_BYTES as MAX_IMAGE_BYTES
+
+SEGMENT = "segment"
+SEGMENT_ENSEMBLE = "segment_ensemble"
+PREPROCESS = "preprocess"
+SAM_IMAGE_ENCODER = "sam_image_encoder"
+CLIP_IMAGE_ENCODER = "clip_image_encoder"
+TEXT_ENCODER = "text_encoder"
+SSP_PROMPT_GENERATOR = "ssp_prompt_generator"
+MASK_DECODER = "mask_decoder"
+POSTPROCESS = "postprocess"
+
+# How a mask travels.
+MASK_FORMAT_RLE = "rle"  # compressed COCO run-length counts
+MASK_FORMAT_PNG = "png"  # a 1-bit PNG file
+MASK_FORMAT_RAW = "raw"  # H * W bytes, 0 or 1, row by row
+MASK_FORMAT_NONE = "none"  # empty: for callers who want boxes, scores or logits alone
+MASK_FORMATS = (MASK_FORMAT_RLE, MASK_FORMAT_PNG, MASK_FORMAT_RAW, MASK_FORMAT_NONE)
+DEFAULT_MASK_FORMAT = MASK_FORMAT_RLE
+DEFAULT_MASK_THRESHOLD = 0.0
+
+_NUMPY_DTYPES: dict[str, type[np.generic]] = {
+    "BOOL": np.bool_,
+    "UINT8": np.uint8,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "FP16": np.float16,
+    "FP32": np.float32,
+    "BYTES": np.object_,
+}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of a model; `dtype` is the client protocol's name, `dims` leave out the batch dimension."""
+
+    name: str
+    dtype: str
+    dims: tuple[int, ...]
+    meaning: str
+    optional: bool = False
+
+    @property
+    def numpy_dtype(self) -> npt.DTypeLike:
+        """The numpy type of the tensor; object for BYTES."""
+        return _NUMPY_DTYPES[self.dtype]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of the repository.
+
+    uses_device: it computes with torch and runs on the GPU where there is one.
+    instances: processes on a machine without GPU (or for a CPU-only model).
+    max_batch_size: rows that Triton may put into one batch.
+    """
+
+    name: str
+    summary: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    max_batch_size: int
+    uses_device: bool = False
+    instances: int = 1
+
+
+# --- what callers send and get ----------------------------------------------------------------------------------------
+
+IMAGE = Tensor("image", "BYTES", (1,), "an image file (JPEG, PNG, WebP, BMP, TIFF or GIF), as it lies on disk")
+IMAGE_ID = Tensor("image_id", "BYTES", (1,), "SHA-256 of the file's bytes in hexadecimal: stands for an image sent before")
+EXPRESSIONS = Tensor("expressions", "BYTES", (-1,), "P phrases in UTF-8")
+MASK_FORMAT = Tensor("mask_format", "BYTES", (1,), f"one of {', '.join(MASK_FORMATS)}")
+MASK_THRESHOLD = Tensor("mask_threshold", "FP32", (1,), "a pixel belongs to the mask if its logit is above this (0)")
+
+MASKS = Tensor("masks", "BYTES", (-1,), "P masks of the image's own size, in the format asked for")
+BOX_XYXY_PX = Tensor("box_xyxy_px", "FP32", (-1, 4), "P boxes in pixels of the image; zeros where there is no target")
+SCORE = Tensor("score", "FP32", (-1,), "P estimates of the masks' IoU, 0..1")
+NO_TARGET = Tensor("no_target", "BOOL", (-1,), "P flags: nothing in the image is what the phrase says")
+AREA_PX = Tensor("area_px", "INT64", (-1,), "P mask areas in pixels of the image")
+IMAGE_SIZE = Tensor("image_size", "INT32", (2,), "height and width of the image in pixels")
+TOKENS = Tensor("tokens", "BYTES", (-1, CONTEXT_LENGTH), "the text of each token of each phrase; empty for padding")
+PHRASE_ATTENTION = Tensor(
+    "phrase_attention", "FP32", (-1, CONTEXT_LENGTH), "how much each token counts for the phrase; sums to 1"
+)
+
+# --- between the stages -----------------------------------------------------------------------------------------------
+
+GEOMETRY = Tensor(
+    "geometry", "INT32", (4, 2), "rows: image (height, width), SAM input (h, w), CLIP input (h, w), CLIP offset (top, left)"
+)
+TOKEN_IDS = Tensor("token_ids", "INT32", (-1, CONTEXT_LENGTH), "P x L token ids; 0 is padding")
+BOX_CXCYWH_NORM = Tensor("box_cxcywh_norm", "FP32", (-1, 4), "P boxes (centre, size) in 0..1 of CLIP's padded square")
+IOU = Tensor("iou", "FP32", (-1,), "P IoU estimates as SAM's decoder gives them")
+
+
+def sam_image(preset: Preset) -> Tensor:
+    """The image as SAM sees it, before normalisation."""
+    side = preset.sam.image_side_px
+    return Tensor("sam_image", "UINT8", (3, side, side), "RGB, longest side S, padded right and below")
+
+
+def clip_image(preset: Preset) -> Tensor:
+    """The image as CLIP sees it, before normalisation."""
+    side = preset.clip.image_side_px
+    return Tensor("clip_image", "UINT8", (3, side, side), "RGB, longest side R, centred")
+
+
+def image_embedding(preset: Preset, dtype: str) -> Tensor:
+    """What SAM's image encoder answers; FP16 on the wire for 16-bit weights, which halves the copies."""
+    dims = (preset.sam.out_channels, preset.sam.grid, preset.sam.grid)
+    return Tensor("image_embedding", dtype, dims, "SAM's image embedding")
+
+
+def clip_tokens(preset: Preset) -> Tensor:
+    """What CLIP's image tower answers."""
+    return Tensor("clip_tokens", "FP32", (1 + preset.clip.patches, preset.clip.out_width), "class token, then N patches")
+
+
+def text_embedding(preset: Preset) -> Tensor:
+    """The phrase as one vector."""
+    return Tensor("text_embedding", "FP32", (-1, preset.clip.out_width), "P phrase vectors in CLIP's joint space")
+
+
+def word_embeddings(preset: Preset) -> Tensor:
+    """The phrase as a vector for each text position."""
+    dims = (-1, CONTEXT_LENGTH, preset.clip.text_width)
+    return Tensor("word_embeddings", "FP32", dims, "P x L word vectors of CLIP's text tower")
+
+
+def prompt_tokens(preset: Preset) -> Tensor:
+    """What the SSP encoder writes for the mask decoder."""
+    dims = (-1, preset.ssp.prompt_tokens, preset.sam.out_channels)
+    return Tensor("prompt_tokens", "FP32", dims, "P x Q x D prompts for the mask decoder")
+
+
+def spatial_attention(preset: Preset) -> Tensor:
+    """Where the visual adapter looks."""
+    dims = (-1, preset.clip.grid, preset.clip.grid)
+    return Tensor("spatial_attention", "FP32", dims, "P maps over CLIP's patches: where the phrase points")
+
+
+def mask_logits(preset: Preset) -> Tensor:
+    """The mask decoder's logits over SAM's padded square."""
+    side = preset.sam.mask_side
+    return Tensor("mask_logits", "FP32", (-1, side, side), "P logit maps over SAM's padded square (crop by geometry)")
+
+
+def optional(tensor: Tensor) -> Tensor:
+    """Return the same tensor as one that a caller may leave out."""
+    return Tensor(tensor.name, tensor.dtype, tensor.dims, tensor.meaning, optional=True)
+
+
+def stage_models(preset: Preset, embedding_dtype: str) -> tuple[Model, ...]:
+    """Return the stages in the order in which data flows through them."""
+    embedding = image_embedding(preset, embedding_dtype)
+    return (
+        Model(
+            PREPROCESS,
+            "decodes and resizes the image",
+            inputs=(IMAGE,),
+            outputs=(sam_image(preset), clip_image(preset), GEOMETRY),
+            max_batch_size=8,
+            instances=2,
+        ),
+        Model(
+            SAM_IMAGE_ENCODER,
+            "SAM's image encoder",
+            inputs=(sam_image(preset), GEOMETRY),
+            outputs=(embedding,),
+            max_batch_size=8,
+            uses_device=True,
+        ),
+        Model(
+            CLIP_IMAGE_ENCODER,
+            "CLIP's image tower with the second stream",
+            inputs=(clip_image(preset), GEOMETRY),
+            outputs=(clip_tokens(preset),),
+            max_batch_size=8,
+            uses_device=True,
+        ),
+        Model(
+            TEXT_ENCODER,
+            "tokenizer and CLIP's text tower",
+            inputs=(EXPRESSIONS,),
+            outputs=(TOKEN_IDS, text_embedding(preset), word_embeddings(preset), TOKENS),
+            max_batch_size=16,
+            uses_device=True,
+        ),
+        Model(
+            SSP_PROMPT_GENERATOR,
+            "the Semantic-Spatial Prompt encoder",
+            inputs=(clip_tokens(preset), TOKEN_IDS, text_embedding(preset), word_embeddings(preset)),
+            outputs=(prompt_tokens(preset), BOX_CXCYWH_NORM, PHRASE_ATTENTION, spatial_attention(preset)),
+            max_batch_size=16,
+            uses_device=True,
+        ),
+        Model(
+            MASK_DECODER,
+            "SAM's mask decoder on the written prompts",
+            inputs=(embedding, prompt_tokens(preset)),
+            outputs=(mask_logits(preset), IOU),
+            max_batch_size=16,
+            uses_device=True,
+        ),
+        Model(
+            POSTPROCESS,
+            "masks and boxes of the image's own size",
+            inputs=(mask_logits(preset), BOX_CXCYWH_NORM, IOU, GEOMETRY, MASK_FORMAT, MASK_THRESHOLD),
+            outputs=(MASKS, BOX_XYXY_PX, SCORE, NO_TARGET, AREA_PX, IMAGE_SIZE),
+            max_batch_size=8,
+            instances=2,
+        ),
+    )
+
+
+def answer_tensors(preset: Preset) -> tuple[Tensor, ...]:
+    """Return the outputs that both entry models give."""
+    return (
+        MASKS,
+        BOX_XYXY_PX,
+        SCORE,
+        NO_TARGET,
+        AREA_PX,
+        IMAGE_SIZE,
+        mask_logits(preset),
+        TOKENS,
+        PHRASE_ATTENTION,
+        spatial_attention(preset),
+    )
+
+
+def segment_model(preset: Preset) -> Model:
+    """Return the main entry: it keeps image features, so an image that was sent before goes by its id."""
+    return Model(
+        SEGMENT,
+        "an image, or the id of one sent before, and phrases -> masks",
+        inputs=(optional(IMAGE), optional(IMAGE_ID), EXPRESSIONS, optional(MASK_FORMAT), optional(MASK_THRESHOLD)),
+        outputs=(*answer_tensors(preset), IMAGE_ID),
+        max_batch_size=1,
+    )
+
+
+def ensemble_model(preset: Preset) -> Model:
+    """Return the declarative entry: stateless, all inputs required."""
+    return Model(
+        SEGMENT_ENSEMBLE,
+        "the same stages without a feature cache, joined by Triton itself",
+        inputs=(IMAGE, EXPRESSIONS, MASK_FORMAT, MASK_THRESHOLD),
+        outputs=answer_tensors(preset),
+        max_batch_size=1,
+    )
+
+
+def all_models(preset: Preset, embedding_dtype: str) -> Iterator[Model]:
+    """Yield every model of a repository."""
+    yield segment_model(preset)
+    yield ensemble_model(preset)
+    yield from stage_models(preset, embedding_dtype)

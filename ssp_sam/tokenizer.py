@@ -1,0 +1,118 @@
+"""CLIP's tokenizer: OpenAI's vocabulary and text cleaning, byte-pair encoding by the `tokenizers` library."""
+
+from __future__ import annotations
+
+import gzip
+import html
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib import resources
+
+import ftfy
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+from ssp_sam.config import CONTEXT_LENGTH, VOCABULARY_SIZE
+from ssp_sam.errors import InvalidArgumentError
+from ssp_sam.limits import MAX_PHRASE_CHARACTERS, MAX_PHRASES
+
+START = "<|startoftext|>"
+END = "<|endoftext|>"
+_WORD = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+_PAIR = re.compile(r"^(.*) \|\|\| (.*)$")
+
+
+def check_phrases(phrases: Sequence[str]) -> None:
+    """Raise InvalidArgumentError unless there is at least one phrase, not too many, each a non-empty text of sane length."""
+    if not phrases:
+        raise InvalidArgumentError(f"no phrase came; 1 to {MAX_PHRASES} are allowed")
+    if len(phrases) > MAX_PHRASES:
+        raise InvalidArgumentError(f"{len(phrases)} phrases came; 1 to {MAX_PHRASES} are allowed")
+    for index, phrase in enumerate(phrases):
+        if not isinstance(phrase, str):
+            raise InvalidArgumentError(f"phrase {index} is of type {type(phrase).__name__}; each must be a text")
+        if not phrase.strip():
+            raise InvalidArgumentError(f"phrase {index} is empty; each must name something, like 'the left dog'")
+        if len(phrase) > MAX_PHRASE_CHARACTERS:
+            raise InvalidArgumentError(
+                f"phrase {index} has {len(phrase)} characters; at most {MAX_PHRASE_CHARACTERS} are allowed"
+            )
+
+
+def tokenize(phrases: Sequence[str]) -> npt.NDArray[np.int32]:
+    """Return token_ids (P, L): start, tokens, end, then 0 to the full length.
+
+    Raises InvalidArgumentError for what `check_phrases` refuses and for a phrase of more than L tokens, start and end
+    counted: cutting it would answer another question than the one asked.
+    """
+    check_phrases(phrases)
+    token_ids = np.zeros((len(phrases), CONTEXT_LENGTH), dtype=np.int32)
+    for index, phrase in enumerate(phrases):
+        ids = [_start_id(), *_tokenizer().encode(_clean(phrase)).ids, _start_id() + 1]
+        if len(ids) > CONTEXT_LENGTH:
+            raise InvalidArgumentError(
+                f"phrase {index} ({phrase[:40]!r}...) has {len(ids)} tokens, start and end counted; "
+                f"at most {CONTEXT_LENGTH} are allowed"
+            )
+        token_ids[index, : len(ids)] = ids
+    return token_ids
+
+
+def token_texts(token_ids: npt.NDArray[np.int32]) -> npt.NDArray[np.object_]:
+    """Return the text of each token, of the same shape as token_ids; empty for padding."""
+    texts = [_token_text(int(token)) if token else "" for token in token_ids.ravel()]
+    return np.array(texts, dtype=np.object_).reshape(token_ids.shape)
+
+
+def _clean(phrase: str) -> str:
+    """Return the phrase as the release feeds it to CLIP: lower case, with a full stop, cleaned as OpenAI's tokenizer does."""
+    text = phrase.lower().strip()
+    pair = _PAIR.match(text)  # data sets write "phrase ||| other"
+    text = f"{pair[1] if pair else text}."
+    text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
+    return re.sub(r"\s+", " ", text).strip().lower()
+
+
+def _token_text(token_id: int) -> str:
+    token = _tokenizer().id_to_token(token_id)
+    if token in (START, END):
+        return str(token)
+    letters = {letter: byte for byte, letter in enumerate(_byte_letters())}
+    data = bytes(letters[letter] for letter in token.removesuffix("</w>"))
+    return data.decode("utf-8", errors="replace")
+
+
+def _start_id() -> int:
+    return VOCABULARY_SIZE - 2
+
+
+def _byte_letters() -> list[str]:
+    """Return the printable letter that stands for each byte in the vocabulary, indexed by byte."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    letters = {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
+    return [letters[byte] for byte in range(256)]
+
+
+@lru_cache(maxsize=1)
+def _tokenizer() -> Tokenizer:
+    packed = resources.files("ssp_sam").joinpath("assets/bpe_simple_vocab_16e6.txt.gz").read_bytes()
+    lines = gzip.decompress(packed).decode("utf-8").split("\n")
+    # The first line is a comment; the file goes on past the merges that CLIP's vocabulary has room for.
+    merges = [(a, b) for a, b in (line.split() for line in lines[1 : VOCABULARY_SIZE - 2 * 256 - 2 + 1])]
+    letters = _byte_letters()
+    # The order of the file that the vocabulary was first numbered by: printable bytes first.
+    letters = [letter for letter in letters if ord(letter) < 256] + [letter for letter in letters if ord(letter) >= 256]
+    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(merge) for merge in merges), START, END]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, end_of_word_suffix="</w>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.add_special_tokens([START, END])
+    return tokenizer
