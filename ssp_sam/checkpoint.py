@@ -1,8 +1,8 @@
 """Published checkpoints -> the parameters of each stage, strictly: every key is used, or named here as unused.
 
-A published `.pth` is `torch.save` of {"model", "optimizer", "lr_scheduler", "epoch", "args"}. Its `encoder.*` keys are CLIP in
-OpenAI's layout; the release's trainer saves the blocks with the second stream under other names (`attn.qkv`, `attn.proj`) and
-leaves a stray copy of the last one under `encoder.visual.attn`. Both layouts load.
+A published `.pth` is `torch.save` of {"model", "optimizer", "lr_scheduler", "epoch", "args"}. Its `encoder.*` keys
+are CLIP in OpenAI's layout; the release's trainer saves the blocks with the second stream under other names
+(`attn.qkv`, `attn.proj`) and leaves a stray copy of the last one under `encoder.visual.attn`. Both layouts load.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from ssp_sam.config import Preset
 from ssp_sam.errors import InvalidArgumentError
@@ -22,7 +23,11 @@ from ssp_sam.modeling.ssp_sam import STAGES
 
 StateDict = dict[str, Tensor]
 
-# Published key -> (stage, our key). The first pattern that matches the whole key counts; None: the forward pass never uses it.
+_IMAGE_BLOCK = r"encoder\.visual\.transformer\.resblocks\.(\d+)\."
+_TEXT_BLOCK = r"encoder\.transformer\.resblocks\.(\d+)\."
+_TEXT_LAYER = r"tower.encoder.layers.\1."
+# Published key -> (stage, our key). The first pattern that matches the whole key counts; None: the forward pass never
+# uses it.
 _RULES: tuple[tuple[str, tuple[str, str] | None], ...] = (
     (r"sam\.image_encoder\.(.+)", ("sam_image_encoder", r"vit.\1")),
     (r"sam\.mask_decoder\.(.+)", ("mask_decoder", r"decoder.\1")),
@@ -44,22 +49,22 @@ _RULES: tuple[tuple[str, tuple[str, str] | None], ...] = (
     (r"img2img_attn\..+|norm_text_cond_img\..+", None),
     (r"encoder\.logit_scale", None),
     (r"encoder\.visual\.attn\..+", None),
-    (r"encoder\.visual\.transformer\.resblocks\.(\d+)\.attn\.(?:in_proj_|qkv\.)(.+)", ("clip_image_encoder", r"blocks.\1.attn.qkv.\2")),
-    (r"encoder\.visual\.transformer\.resblocks\.(\d+)\.attn\.(?:out_)?proj\.(.+)", ("clip_image_encoder", r"blocks.\1.attn.proj.\2")),
-    (r"encoder\.visual\.transformer\.resblocks\.(\d+)\.mlp\.c_fc\.(.+)", ("clip_image_encoder", r"blocks.\1.mlp.0.\2")),
-    (r"encoder\.visual\.transformer\.resblocks\.(\d+)\.mlp\.c_proj\.(.+)", ("clip_image_encoder", r"blocks.\1.mlp.2.\2")),
+    (_IMAGE_BLOCK + r"attn\.(?:in_proj_|qkv\.)(.+)", ("clip_image_encoder", r"blocks.\1.attn.qkv.\2")),
+    (_IMAGE_BLOCK + r"attn\.(?:out_)?proj\.(.+)", ("clip_image_encoder", r"blocks.\1.attn.proj.\2")),
+    (_IMAGE_BLOCK + r"mlp\.c_fc\.(.+)", ("clip_image_encoder", r"blocks.\1.mlp.0.\2")),
+    (_IMAGE_BLOCK + r"mlp\.c_proj\.(.+)", ("clip_image_encoder", r"blocks.\1.mlp.2.\2")),
     (r"encoder\.visual\.transformer\.resblocks\.(.+)", ("clip_image_encoder", r"blocks.\1")),
     (r"encoder\.visual\.(.+)", ("clip_image_encoder", r"\1")),
     (r"encoder\.positional_embedding", ("text_encoder", r"tower.embeddings.position_embedding.weight")),
     (r"encoder\.token_embedding\.weight", ("text_encoder", r"tower.embeddings.token_embedding.weight")),
     (r"encoder\.text_projection", ("text_encoder", r"text_projection.weight")),
     (r"encoder\.ln_final\.(.+)", ("text_encoder", r"tower.final_layer_norm.\1")),
-    (r"encoder\.transformer\.resblocks\.(\d+)\.attn\.in_proj_(.+)", ("text_encoder", r"tower.encoder.layers.\1.self_attn.{}_proj.\2")),
-    (r"encoder\.transformer\.resblocks\.(\d+)\.attn\.out_proj\.(.+)", ("text_encoder", r"tower.encoder.layers.\1.self_attn.out_proj.\2")),
-    (r"encoder\.transformer\.resblocks\.(\d+)\.mlp\.c_fc\.(.+)", ("text_encoder", r"tower.encoder.layers.\1.mlp.fc1.\2")),
-    (r"encoder\.transformer\.resblocks\.(\d+)\.mlp\.c_proj\.(.+)", ("text_encoder", r"tower.encoder.layers.\1.mlp.fc2.\2")),
-    (r"encoder\.transformer\.resblocks\.(\d+)\.ln_([12])\.(.+)", ("text_encoder", r"tower.encoder.layers.\1.layer_norm\2.\3")),
-)  # fmt: skip
+    (_TEXT_BLOCK + r"attn\.in_proj_(.+)", ("text_encoder", _TEXT_LAYER + r"self_attn.{}_proj.\2")),
+    (_TEXT_BLOCK + r"attn\.out_proj\.(.+)", ("text_encoder", _TEXT_LAYER + r"self_attn.out_proj.\2")),
+    (_TEXT_BLOCK + r"mlp\.c_fc\.(.+)", ("text_encoder", _TEXT_LAYER + r"mlp.fc1.\2")),
+    (_TEXT_BLOCK + r"mlp\.c_proj\.(.+)", ("text_encoder", _TEXT_LAYER + r"mlp.fc2.\2")),
+    (_TEXT_BLOCK + r"ln_([12])\.(.+)", ("text_encoder", _TEXT_LAYER + r"layer_norm\2.\3")),
+)
 _COMPILED = tuple((re.compile(pattern), target) for pattern, target in _RULES)
 
 
@@ -111,6 +116,27 @@ def _put(parameters: StateDict, key: str, value: Tensor) -> None:
         parameters[key] = value
 
 
+def load_trained(path: str | Path, preset: Preset) -> dict[str, StateDict]:
+    """Return {stage: parameters} of a `SspSam.state_dict()` that our own training saved as safetensors.
+
+    Raises InvalidArgumentError that lists keys which are missing, unexpected or of another shape.
+    """
+    stages: dict[str, StateDict] = {name: {} for name in STAGES}
+    unexpected = []
+    for key, value in load_file(path).items():
+        stage, _, name = key.partition(".")
+        if stage in stages:
+            stages[stage][name] = value
+        else:
+            unexpected.append(key)
+    problems = _describe("unexpected", unexpected)
+    for stage, parameters in stages.items():
+        problems += stage_problems(stage, parameters, preset)
+    if problems:
+        raise InvalidArgumentError(f"{path} does not fit preset {preset.name!r}: {'; '.join(problems)}")
+    return stages
+
+
 def stage_problems(stage: str, parameters: Mapping[str, Tensor], preset: Preset) -> list[str]:
     """Return what keeps `parameters` from being exactly those of `stage`; empty if they are."""
     with torch.device("meta"):
@@ -133,3 +159,17 @@ def _describe(what: str, keys: Iterable[str]) -> list[str]:
         return []
     shown = ", ".join(keys[:5]) + (", ..." if len(keys) > 5 else "")
     return [f"{len(keys)} {what}: {shown}"]
+
+
+def load_stage_module(stage: str, preset: Preset, path: str | Path) -> nn.Module:
+    """Return the network of `stage` for inference with the parameters of a safetensors file, in float32.
+
+    Raises InvalidArgumentError if the file does not hold exactly the parameters of that stage and preset.
+    """
+    parameters = load_file(path)
+    problems = stage_problems(stage, parameters, preset)
+    if problems:
+        raise InvalidArgumentError(f"{path} does not fit preset {preset.name!r}: {'; '.join(problems)}")
+    module = STAGES[stage](preset).eval().requires_grad_(False)
+    module.load_state_dict(parameters)
+    return module

@@ -10,7 +10,8 @@
     +-- CancelledError              CANCELLED           the caller gave up
 
 The server raises them, the client raises them again. Between Triton processes an error keeps only its message (release
-24.10 drops the status code of a call from one model to another), so the code travels in front of it: ``[NOT_FOUND] ...``.
+24.10 drops the status code of a call from one model to another), so the code travels in front of it: ``[NOT_FOUND]
+...``.
 """
 
 from __future__ import annotations

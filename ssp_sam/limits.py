@@ -1,6 +1,45 @@
 """Limits of one request. They bound the memory that one caller can take, and are what error messages quote."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ssp_sam.errors import InvalidArgumentError
+
 MAX_IMAGE_BYTES = 64 * 2**20
 MAX_IMAGE_PIXELS = 50_000_000
 MAX_PHRASES = 64
 MAX_PHRASE_CHARACTERS = 1000
+
+
+def check_image_bytes(count: int) -> None:
+    """Raise InvalidArgumentError if an image file of `count` bytes is over the limit."""
+    if count > MAX_IMAGE_BYTES:
+        raise InvalidArgumentError(f"the image file has {count} bytes, at most {MAX_IMAGE_BYTES} are allowed")
+
+
+def check_image_size(width: int, height: int) -> None:
+    """Raise InvalidArgumentError if an image of this size in pixels is over the limit, or has no pixel at all."""
+    if width * height > MAX_IMAGE_PIXELS:
+        raise InvalidArgumentError(
+            f"image too large: {width} x {height} is {width * height} pixels, at most {MAX_IMAGE_PIXELS} are allowed"
+        )
+    if width < 1 or height < 1:
+        raise InvalidArgumentError(f"the image has no pixels: {width} x {height}; at least 1 x 1 is needed")
+
+
+def check_phrases(phrases: Sequence[str]) -> None:
+    """Raise InvalidArgumentError unless phrases came, not too many, each a non-empty text of sane length."""
+    if not phrases:
+        raise InvalidArgumentError(f"no phrase came; 1 to {MAX_PHRASES} are allowed")
+    if len(phrases) > MAX_PHRASES:
+        raise InvalidArgumentError(f"{len(phrases)} phrases came; 1 to {MAX_PHRASES} are allowed")
+    for index, phrase in enumerate(phrases):
+        if not isinstance(phrase, str):
+            raise InvalidArgumentError(f"phrase {index} is of type {type(phrase).__name__}; each must be a text")
+        if not phrase.strip():
+            raise InvalidArgumentError(f"phrase {index} is empty; each must name something, like 'the left dog'")
+        if len(phrase) > MAX_PHRASE_CHARACTERS:
+            raise InvalidArgumentError(
+                f"phrase {index} has {len(phrase)} characters; at most {MAX_PHRASE_CHARACTERS} are allowed"
+            )

@@ -1,4 +1,4 @@
-"""From the mask decoder's logits to masks and boxes of the image's own size. Numpy only: this runs where no torch is."""
+"""From the mask decoder's logits to masks and boxes of the image's own size, without torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class Calibration:
     """How the decoder's raw answers become `score` and `no_target`; chosen on held-out data of a checkpoint.
 
     score_knots: (raw IoU estimate, score) pairs, both rising; between them the score is interpolated.
-    no_target_area_px512: a mask below this area, measured in a padded square of 512 x 512 pixels, means "no target"; the
+    no_target_area_px512: a mask below this area, measured in a padded square of 512 x 512 pixels, means "no target";
+    the
         release counts under 50 as empty.
     no_target_score: a score below this means "no target".
     """
@@ -53,7 +54,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Found:
-    """The answer for one phrase: mask bool (H, W), box in pixels (4,), score 0..1, and whether there is no target at all."""
+    """The answer for one phrase: mask bool (H, W), box in pixels (4,), score 0..1, and whether nothing was found."""
 
     mask: BoolMask
     box_xyxy_px: FloatArray
@@ -79,14 +80,15 @@ def interpret(
     `mask_threshold`. Where nothing is found mask and box are emptied, so that no answer contradicts itself.
     """
     boxes = box_xyxy_px(box_cxcywh_norm, geometry, clip_side_px)
-    for logits, box, raw_iou in zip(mask_logits, boxes, iou, strict=True):
+    for logits, box_px, raw_iou in zip(mask_logits, boxes, iou, strict=True):
         mask = full_size_mask(logits, geometry, sam_side_px, mask_threshold)
         area_px = int(np.count_nonzero(mask))
         score = calibration.score(float(raw_iou))
         no_target = calibration.is_no_target(area_px, geometry.original_hw, score)
         if no_target:
-            mask, box, area_px = np.zeros_like(mask), np.zeros_like(box), 0
-        yield Found(mask, box, score, no_target, area_px)
+            yield Found(np.zeros_like(mask), np.zeros_like(box_px), score, True, 0)
+        else:
+            yield Found(mask, box_px, score, False, area_px)
 
 
 def box_xyxy_px(box_cxcywh_norm: FloatArray, geometry: Geometry, clip_side_px: int) -> FloatArray:
@@ -95,7 +97,11 @@ def box_xyxy_px(box_cxcywh_norm: FloatArray, geometry: Geometry, clip_side_px: i
     box_cxcywh_norm: (P, 4), centre and size in 0..1 of CLIP's padded square, whose side is `clip_side_px`.
     """
     centre, size = box_cxcywh_norm[:, :2] * clip_side_px, box_cxcywh_norm[:, 2:] * clip_side_px
-    (height, width), (clip_height, clip_width), (top, left) = geometry.original_hw, geometry.clip_hw, geometry.clip_offset_tl
+    (height, width), (clip_height, clip_width), (top, left) = (
+        geometry.original_hw,
+        geometry.clip_hw,
+        geometry.clip_offset_tl,
+    )
     corners = np.concatenate([centre - size / 2, centre + size / 2], axis=1) - np.tile([left, top], 2)
     corners = corners * np.tile([width / clip_width, height / clip_height], 2)
     return corners.clip(0, np.tile([width, height], 2)).astype(np.float32)
@@ -107,14 +113,16 @@ def full_size_logits(logits: FloatArray, geometry: Geometry, sam_side_px: int) -
     The same numbers as SAM's `postprocess_masks`: to S x S, without the padding, to H x W, bilinear both times.
     """
     rows, cols = _axes(logits.shape[0], geometry, sam_side_px)
-    return rows @ logits @ cols.T
+    full: FloatArray = rows @ logits @ cols.T
+    return full
 
 
 def full_size_mask(logits: FloatArray, geometry: Geometry, sam_side_px: int, threshold: float) -> BoolMask:
     """Return `full_size_logits(...) > threshold`, without ever holding logits of the whole image."""
     rows, cols = _axes(logits.shape[0], geometry, sam_side_px)
     mask = np.zeros(geometry.original_hw, dtype=np.bool_)
-    # Every pixel is a weighted mean of logits, so only those with a share in some logit above the threshold can be True.
+    # Every pixel is a weighted mean of logits, so only those with a share in some logit above the threshold can be
+    # True.
     above = logits > threshold
     row_range = _reached(rows, above.any(axis=1))
     col_range = _reached(cols, above.any(axis=0))
@@ -143,14 +151,15 @@ def _axes(mask_side: int, geometry: Geometry, sam_side_px: int) -> tuple[FloatAr
 def _axis_weights(mask_side: int, sam_side_px: int, sam_length: int, length: int) -> FloatArray:
     """Return (length, mask_side): what each logit along an axis counts for each pixel of the image along it.
 
-    Bilinear interpolation is linear and separable, so the two resizes and the crop between them are one matrix per axis.
+    Bilinear interpolation is linear and separable, so the two resizes and the crop between them are one matrix per
+    axis.
     """
     to_square = _bilinear(mask_side, sam_side_px)[:sam_length]
     return (_bilinear(sam_length, length) @ to_square).astype(np.float32)
 
 
 def _bilinear(source: int, target: int) -> npt.NDArray[np.float64]:
-    """Return the (target, source) matrix of bilinear interpolation with half-pixel centres, as torch's `interpolate` does it."""
+    """Return the (target, source) matrix of bilinear interpolation with half-pixel centres, as torch does it."""
     position = np.maximum((np.arange(target) + 0.5) * (source / target) - 0.5, 0)
     low = np.minimum(position.astype(np.int64), source - 1)
     high = np.minimum(low + 1, source - 1)

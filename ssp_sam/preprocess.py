@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ssp_sam.config import Preset
 from ssp_sam.errors import InvalidArgumentError
-from ssp_sam.limits import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
+from ssp_sam.limits import MAX_IMAGE_PIXELS, check_image_bytes, check_image_size
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
@@ -26,8 +26,8 @@ ImageInput = str | os.PathLike[str] | bytes | UInt8Array | Image.Image
 class Geometry:
     """Where the image lies on the two padded squares. All in pixels.
 
-    original_hw: the image itself; sam_hw: its size in the top left of SAM's square; clip_hw, clip_offset_tl: its size and
-    its top left corner on CLIP's square.
+    original_hw: the image itself; sam_hw: its size in the top left of SAM's square; clip_hw, clip_offset_tl: its size
+    and its top left corner on CLIP's square.
     """
 
     original_hw: tuple[int, int]
@@ -47,7 +47,7 @@ class Geometry:
 
 
 class EncoderInputs(NamedTuple):
-    """sam_image: uint8 (3, S, S); clip_image: uint8 (3, R, R); both RGB, padded with 0, and where the image lies on them."""
+    """sam_image: uint8 (3, S, S); clip_image: uint8 (3, R, R); both RGB, padded with 0."""
 
     sam_image: UInt8Array
     clip_image: UInt8Array
@@ -60,8 +60,7 @@ def decode_image(data: bytes) -> Image.Image:
     Raises InvalidArgumentError if `data` is no image of a known format, is broken, or is over the limits; the size in
     pixels is checked before anything is decoded.
     """
-    if len(data) > MAX_IMAGE_BYTES:
-        raise InvalidArgumentError(f"the image file has {len(data)} bytes, at most {MAX_IMAGE_BYTES} are allowed")
+    check_image_bytes(len(data))
     try:
         image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
@@ -70,23 +69,15 @@ def decode_image(data: bytes) -> Image.Image:
             f"allowed are {', '.join(IMAGE_FORMATS)}"
         ) from error
     except Image.DecompressionBombError as error:
-        raise InvalidArgumentError(f"image too large: at most {MAX_IMAGE_PIXELS} pixels are allowed ({error})") from error
-    check_size(image.width, image.height)
+        raise InvalidArgumentError(
+            f"image too large: at most {MAX_IMAGE_PIXELS} pixels are allowed ({error})"
+        ) from error
+    check_image_size(image.width, image.height)
     try:
         image.load()
         return to_rgb(ImageOps.exif_transpose(image))
     except (OSError, ValueError, SyntaxError) as error:
         raise InvalidArgumentError(f"the {image.format} file of {len(data)} bytes is broken: {error}") from error
-
-
-def check_size(width: int, height: int) -> None:
-    """Raise InvalidArgumentError if an image of this size in pixels is over the limit, or has no pixel at all."""
-    if width * height > MAX_IMAGE_PIXELS:
-        raise InvalidArgumentError(
-            f"image too large: {width} x {height} is {width * height} pixels, at most {MAX_IMAGE_PIXELS} are allowed"
-        )
-    if width < 1 or height < 1:
-        raise InvalidArgumentError(f"the image has no pixels: {width} x {height}; at least 1 x 1 is needed")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -103,14 +94,14 @@ def read_image(image: ImageInput) -> Image.Image:
     Raises InvalidArgumentError for anything else and for files that cannot be read or decoded.
     """
     if isinstance(image, Image.Image):
-        check_size(image.width, image.height)
+        check_image_size(image.width, image.height)
         return to_rgb(ImageOps.exif_transpose(image))
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise InvalidArgumentError(
                 f"an image array must be RGB uint8 of shape (H, W, 3); got {image.dtype} of shape {image.shape}"
             )
-        check_size(image.shape[1], image.shape[0])
+        check_image_size(image.shape[1], image.shape[0])
         return Image.fromarray(image)
     if isinstance(image, bytes):
         return decode_image(image)
@@ -149,7 +140,8 @@ def prepare(image: Image.Image, preset: Preset) -> EncoderInputs:
 
 def _place(image: Image.Image, size_hw: tuple[int, int], offset_tl: tuple[int, int], side: int) -> UInt8Array:
     """Return uint8 (3, side, side) with the resized image at `offset_tl`."""
-    # Pillow's bilinear resize is antialiased; torchvision's resize of a Pillow image, which both releases use, is this call.
+    # Pillow's bilinear resize is antialiased; torchvision's resize of a Pillow image, which both releases use, is
+    # this call.
     resized = np.asarray(image.resize((size_hw[1], size_hw[0]), Image.Resampling.BILINEAR))
     square = np.zeros((3, side, side), dtype=np.uint8)
     (height, width), (top, left) = size_hw, offset_tl

@@ -16,29 +16,12 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from ssp_sam.config import CONTEXT_LENGTH, VOCABULARY_SIZE
 from ssp_sam.errors import InvalidArgumentError
-from ssp_sam.limits import MAX_PHRASE_CHARACTERS, MAX_PHRASES
+from ssp_sam.limits import check_phrases
 
 START = "<|startoftext|>"
 END = "<|endoftext|>"
 _WORD = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 _PAIR = re.compile(r"^(.*) \|\|\| (.*)$")
-
-
-def check_phrases(phrases: Sequence[str]) -> None:
-    """Raise InvalidArgumentError unless there is at least one phrase, not too many, each a non-empty text of sane length."""
-    if not phrases:
-        raise InvalidArgumentError(f"no phrase came; 1 to {MAX_PHRASES} are allowed")
-    if len(phrases) > MAX_PHRASES:
-        raise InvalidArgumentError(f"{len(phrases)} phrases came; 1 to {MAX_PHRASES} are allowed")
-    for index, phrase in enumerate(phrases):
-        if not isinstance(phrase, str):
-            raise InvalidArgumentError(f"phrase {index} is of type {type(phrase).__name__}; each must be a text")
-        if not phrase.strip():
-            raise InvalidArgumentError(f"phrase {index} is empty; each must name something, like 'the left dog'")
-        if len(phrase) > MAX_PHRASE_CHARACTERS:
-            raise InvalidArgumentError(
-                f"phrase {index} has {len(phrase)} characters; at most {MAX_PHRASE_CHARACTERS} are allowed"
-            )
 
 
 def tokenize(phrases: Sequence[str]) -> npt.NDArray[np.int32]:
@@ -67,7 +50,7 @@ def token_texts(token_ids: npt.NDArray[np.int32]) -> npt.NDArray[np.object_]:
 
 
 def _clean(phrase: str) -> str:
-    """Return the phrase as the release feeds it to CLIP: lower case, with a full stop, cleaned as OpenAI's tokenizer does."""
+    """Return the phrase as the release feeds it to CLIP: lower case, a full stop, cleaned as OpenAI does."""
     text = phrase.lower().strip()
     pair = _PAIR.match(text)  # data sets write "phrase ||| other"
     text = f"{pair[1] if pair else text}."
@@ -75,10 +58,11 @@ def _clean(phrase: str) -> str:
     return re.sub(r"\s+", " ", text).strip().lower()
 
 
+@lru_cache(maxsize=VOCABULARY_SIZE)
 def _token_text(token_id: int) -> str:
-    token = _tokenizer().id_to_token(token_id)
+    token: str = _tokenizer().id_to_token(token_id)
     if token in (START, END):
-        return str(token)
+        return token
     letters = {letter: byte for byte, letter in enumerate(_byte_letters())}
     data = bytes(letters[letter] for letter in token.removesuffix("</w>"))
     return data.decode("utf-8", errors="replace")

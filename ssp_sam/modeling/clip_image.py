@@ -1,7 +1,8 @@
 """CLIP's image tower with "surgery": patch tokens that still say where a thing is.
 
-The tower is OpenAI's. In its last blocks a second stream runs beside the ordinary one, attends with values alone (a patch to
-patches like itself) and has no MLP; the class token is taken from the ordinary stream, the patch tokens from the second.
+The tower is OpenAI's. In its last blocks a second stream runs beside the ordinary one, attends with values alone (a
+patch to patches like itself) and has no MLP; the class token is taken from the ordinary stream, the patch tokens from
+the second.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class SurgeryAttention(nn.Module):
 
     def forward(self, x: Tensor, with_second_stream: bool) -> tuple[Tensor, Tensor | None]:
         """Map (B, 1+N, width) to the ordinary attention's answer, and the values-only one's if asked for."""
-        batch, tokens, width = x.shape
+        batch, tokens, _ = x.shape
         q, k, v = self.qkv(x).view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # each (B, heads, 1+N, d)
         ordinary = self._project(F.scaled_dot_product_attention(q, k, v))
         second = self._project(F.scaled_dot_product_attention(v, v, v)) if with_second_stream else None

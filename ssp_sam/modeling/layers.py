@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,7 +23,7 @@ class Mlp(nn.Module):
     def __init__(self, in_width: int, hidden_width: int, out_width: int, layers: int) -> None:
         super().__init__()
         widths = [in_width, *[hidden_width] * (layers - 1), out_width]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_width) to (..., out_width)."""

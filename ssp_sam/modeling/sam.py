@@ -39,7 +39,10 @@ class SamImageEncoder(nn.Module):
         )
 
     def forward(self, sam_image: Tensor, size_hw: Tensor) -> Tensor:
-        """Return image_embedding (B, D, G, G) of sam_image, uint8 (B, 3, S, S) with the image in its top left size_hw."""
+        """Return image_embedding (B, D, G, G).
+
+        sam_image: uint8 (B, 3, S, S); size_hw: int (B, 2), the part in its top left that holds the image.
+        """
         out: Tensor = self.vit(self.normalize(sam_image, size_hw, torch.zeros_like(size_hw)))
         return out
 

@@ -15,8 +15,8 @@ from ssp_sam.modeling.layers import Mlp
 class Prompts(NamedTuple):
     """What the SSP encoder says about each of P phrases.
 
-    prompt_tokens: (P, Q, D); box_cxcywh_norm: (P, 4) in 0..1 of CLIP's padded square; phrase_attention: (P, L), sums to 1;
-    spatial_attention: (P, N); similarity: (P, N) cosine of patches and phrase before scaling.
+    prompt_tokens: (P, Q, D); box_cxcywh_norm: (P, 4) in 0..1 of CLIP's padded square; phrase_attention: (P, L), sums
+    to 1; spatial_attention: (P, N); similarity: (P, N) cosine of patches and phrase before scaling.
     """
 
     prompt_tokens: Tensor
@@ -126,12 +126,17 @@ class SspPromptGenerator(nn.Module):
         self.generator = PromptGenerator(preset)
 
     def forward(
-        self, clip_tokens: Tensor, token_ids: Tensor, text_embedding: Tensor, word_embeddings: Tensor, image_index: Tensor
+        self,
+        clip_tokens: Tensor,
+        token_ids: Tensor,
+        text_embedding: Tensor,
+        word_embeddings: Tensor,
+        image_index: Tensor,
     ) -> Prompts:
         """Write the prompts of P phrases over B images.
 
-        clip_tokens: (B, 1+N, C); token_ids: int (P, L), 0 is padding; text_embedding: (P, C); word_embeddings: (P, L, T);
-        image_index: int (P,), the image of each phrase.
+        clip_tokens: (B, 1+N, C); token_ids: int (P, L), 0 is padding; text_embedding: (P, C); word_embeddings: (P, L,
+        T); image_index: int (P,), the image of each phrase.
         """
         # Over the token axis, not over channels: a slip of the release that its weights depend on.
         tokens = F.normalize(clip_tokens.float(), dim=1)[image_index]

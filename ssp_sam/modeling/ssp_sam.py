@@ -3,22 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
 
 from ssp_sam.config import Preset
-from ssp_sam.modeling.clip_image import ClipImageEncoder
-from ssp_sam.modeling.clip_text import TextEncoder
-from ssp_sam.modeling.sam import MaskDecoder, SamImageEncoder
-from ssp_sam.modeling.ssp import Prompts, SspPromptGenerator
+
+if TYPE_CHECKING:
+    from ssp_sam.modeling.clip_image import ClipImageEncoder
+    from ssp_sam.modeling.clip_text import TextEncoder
+    from ssp_sam.modeling.sam import MaskDecoder, SamImageEncoder
+    from ssp_sam.modeling.ssp import Prompts, SspPromptGenerator
+
+
+# A stage that is served alone imports only its own part: `transformers` and `segment_anything` take seconds and memory.
+
+
+def _sam_image_encoder(preset: Preset) -> SamImageEncoder:
+    from ssp_sam.modeling.sam import SamImageEncoder
+
+    return SamImageEncoder(preset.sam)
+
+
+def _clip_image_encoder(preset: Preset) -> ClipImageEncoder:
+    from ssp_sam.modeling.clip_image import ClipImageEncoder
+
+    return ClipImageEncoder(preset.clip)
+
+
+def _text_encoder(preset: Preset) -> TextEncoder:
+    from ssp_sam.modeling.clip_text import TextEncoder
+
+    return TextEncoder(preset.clip)
+
+
+def _ssp_prompt_generator(preset: Preset) -> SspPromptGenerator:
+    from ssp_sam.modeling.ssp import SspPromptGenerator
+
+    return SspPromptGenerator(preset)
+
+
+def _mask_decoder(preset: Preset) -> MaskDecoder:
+    from ssp_sam.modeling.sam import MaskDecoder
+
+    return MaskDecoder(preset.sam)
+
 
 STAGES: dict[str, Callable[[Preset], nn.Module]] = {
-    "sam_image_encoder": lambda preset: SamImageEncoder(preset.sam),
-    "clip_image_encoder": lambda preset: ClipImageEncoder(preset.clip),
-    "text_encoder": lambda preset: TextEncoder(preset.clip),
-    "ssp_prompt_generator": SspPromptGenerator,
-    "mask_decoder": lambda preset: MaskDecoder(preset.sam),
+    "sam_image_encoder": _sam_image_encoder,
+    "clip_image_encoder": _clip_image_encoder,
+    "text_encoder": _text_encoder,
+    "ssp_prompt_generator": _ssp_prompt_generator,
+    "mask_decoder": _mask_decoder,
 }
 
 

@@ -1,10 +1,11 @@
 """The contract between the models of the repository, and between them and their callers.
 
-Every tensor is named here once, with its type, shape and meaning. The Triton configurations (`model_config.py`), the stages,
-the orchestrator, the client and the load test all import these names. Shape letters: see `ssp_sam.config`.
+Every tensor is named here once, with its type, shape and meaning. The Triton configurations (`model_config.py`), the
+stages, the orchestrator, the client and the load test all import these names. Shape letters: see `ssp_sam.config`.
 
-All models batch over a leading dimension that `dims` leaves out: one row is one image. A dimension of -1 is the number of
-phrases of that image (P) where the comment says so; it may differ between the rows that Triton puts into one batch.
+All models batch over a leading dimension that `dims` leaves out: one row is one image. A dimension of -1 is the
+number of phrases of that image (P) where the comment says so; it may differ between the rows that Triton puts into
+one batch.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ssp_sam.config import CONTEXT_LENGTH, Preset
-from ssp_sam.limits import MAX_IMAGE_BYTES as MAX_IMAGE_BYTES
 
 SEGMENT = "segment"
 SEGMENT_ENSEMBLE = "segment_ensemble"
@@ -85,7 +85,9 @@ class Model:
 # --- what callers send and get ----------------------------------------------------------------------------------------
 
 IMAGE = Tensor("image", "BYTES", (1,), "an image file (JPEG, PNG, WebP, BMP, TIFF or GIF), as it lies on disk")
-IMAGE_ID = Tensor("image_id", "BYTES", (1,), "SHA-256 of the file's bytes in hexadecimal: stands for an image sent before")
+IMAGE_ID = Tensor(
+    "image_id", "BYTES", (1,), "SHA-256 of the file's bytes in hexadecimal: stands for an image sent before"
+)
 EXPRESSIONS = Tensor("expressions", "BYTES", (-1,), "P phrases in UTF-8")
 MASK_FORMAT = Tensor("mask_format", "BYTES", (1,), f"one of {', '.join(MASK_FORMATS)}")
 MASK_THRESHOLD = Tensor("mask_threshold", "FP32", (1,), "a pixel belongs to the mask if its logit is above this (0)")
@@ -104,7 +106,13 @@ PHRASE_ATTENTION = Tensor(
 # --- between the stages -----------------------------------------------------------------------------------------------
 
 GEOMETRY = Tensor(
-    "geometry", "INT32", (4, 2), "rows: image (height, width), SAM input (h, w), CLIP input (h, w), CLIP offset (top, left)"
+    "geometry",
+    "INT32",
+    (4, 2),
+    "rows: image (height, width), SAM input (h, w), CLIP input (h, w), CLIP offset (top, left)",
+)
+CHECKED_EXPRESSIONS = Tensor(
+    "checked_expressions", "BYTES", (-1,), "the expressions, when all of the request is in order"
 )
 TOKEN_IDS = Tensor("token_ids", "INT32", (-1, CONTEXT_LENGTH), "P x L token ids; 0 is padding")
 BOX_CXCYWH_NORM = Tensor("box_cxcywh_norm", "FP32", (-1, 4), "P boxes (centre, size) in 0..1 of CLIP's padded square")
@@ -131,7 +139,9 @@ def image_embedding(preset: Preset, dtype: str) -> Tensor:
 
 def clip_tokens(preset: Preset) -> Tensor:
     """What CLIP's image tower answers."""
-    return Tensor("clip_tokens", "FP32", (1 + preset.clip.patches, preset.clip.out_width), "class token, then N patches")
+    return Tensor(
+        "clip_tokens", "FP32", (1 + preset.clip.patches, preset.clip.out_width), "class token, then N patches"
+    )
 
 
 def text_embedding(preset: Preset) -> Tensor:
@@ -174,9 +184,9 @@ def stage_models(preset: Preset, embedding_dtype: str) -> tuple[Model, ...]:
     return (
         Model(
             PREPROCESS,
-            "decodes and resizes the image",
-            inputs=(IMAGE,),
-            outputs=(sam_image(preset), clip_image(preset), GEOMETRY),
+            "checks a request, decodes and resizes its image",
+            inputs=(IMAGE, optional(EXPRESSIONS), optional(MASK_FORMAT), optional(MASK_THRESHOLD)),
+            outputs=(sam_image(preset), clip_image(preset), GEOMETRY, CHECKED_EXPRESSIONS),
             max_batch_size=8,
             instances=2,
         ),

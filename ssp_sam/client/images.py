@@ -1,0 +1,44 @@
+"""What a caller may pass as an image, as the bytes of an image file."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+from ssp_sam.errors import InvalidArgumentError
+from ssp_sam.limits import check_image_bytes
+from ssp_sam.preprocess import ImageInput, read_image
+
+# Three times faster than Pillow's default for a photograph, and the file is only sent, not kept.
+_PNG_COMPRESS_LEVEL = 1
+
+
+def encode_image(image: ImageInput) -> bytes:
+    """Return the image file that stands for `image`.
+
+    image: path of an image file, or the bytes of one, both taken as they are; or RGB pixels as a uint8 array (H, W, 3)
+        or a Pillow image, both written as PNG without loss.
+
+    Encoding pixels costs time: to ask several times about the same pixels, call this once and pass the bytes.
+
+    Raises `InvalidArgumentError` for another type, shape or dtype, a file that cannot be read, and too many bytes.
+    """
+    if isinstance(image, bytes):
+        encoded = image
+    elif isinstance(image, (str, os.PathLike)):
+        encoded = _read_file(Path(image))
+    else:
+        file = io.BytesIO()
+        read_image(image).save(file, "PNG", compress_level=_PNG_COMPRESS_LEVEL)
+        encoded = file.getvalue()
+    check_image_bytes(len(encoded))
+    return encoded
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        check_image_bytes(path.stat().st_size)  # before it is read into memory
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidArgumentError(f"cannot read the image {str(path)!r}: {error.strerror}") from error

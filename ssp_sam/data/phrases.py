@@ -1,0 +1,281 @@
+"""Phrases for a scene with what they refer to.
+
+A phrase is made only where people would agree on its meaning.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ssp_sam.data import wording
+from ssp_sam.data.geometry import counted_from, furthest, holds, is_placed, most
+from ssp_sam.data.names import ONE_FORM, Name, names_a_colour
+from ssp_sam.data.things import COLOURS, Thing
+from ssp_sam.data.view import SceneView
+from ssp_sam.data.wording import pick
+
+COLOUR_SHARE = 0.6  # a thing has a colour if so much of its surface has it
+OTHER_COLOUR_SHARE = 0.15  # and has it not, up to this share
+
+ABSENT_SHARE = 0.18
+SAME_TARGET_SHARE = 0.25  # of phrases for what another phrase of the scene means already: the rest is drawn again
+
+# So often is a phrase for something in the scene looked for before one for something absent takes its place.
+_PRESENT_TRIES = 12
+
+# How often each kind is tried; where a scene has nothing to say in that kind, another is drawn.
+PRESENT_WEIGHTS = {
+    "noun": 1.0,
+    "position": 2.4,
+    "size": 1.2,
+    "ordinal": 1.4,
+    "relation": 1.6,
+    "colour": 1.2,
+    "and": 1.0,
+    "all": 1.2,
+    "group": 0.9,
+}
+ABSENT_WEIGHTS = {
+    "absent-noun": 3.0,
+    "absent-position": 1.6,
+    "absent-size": 0.8,
+    "absent-ordinal": 0.8,
+    "absent-relation": 1.0,
+    "absent-colour": 0.6,
+    "absent-and": 0.6,
+    "absent-all": 1.2,
+    "absent-group": 0.6,
+}
+KINDS = (*PRESENT_WEIGHTS, *ABSENT_WEIGHTS)
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A phrase with its truth.
+
+    Attributes:
+        phrase: what a person would write.
+        kind: one of `KINDS`.
+        mask: (S, S) bool, the visible pixels of all that is meant; all False where it is not in the scene.
+    """
+
+    phrase: str
+    kind: str
+    mask: npt.NDArray[np.bool_]
+
+
+# Which things of one scene a phrase means.
+Targets = frozenset[int]
+# What a kind finds to say: a phrase without article, the name it is said of and the things that are meant.
+_Found = tuple[str, Name, list[Thing]]
+
+
+def _noun(view: SceneView) -> _Found | None:
+    for name, members in view.candidates(1, 1, groups=False):
+        return name.singular, name, members
+    return None
+
+
+def _position(view: SceneView) -> _Found | None:
+    alone = view.rng.random() < 0.2
+    for name, members in view.candidates(1, 1) if alone else view.candidates(2):
+        for direction in view.rng.permutation(wording.DIRECTIONS):
+            index = 0 if alone else furthest(direction, members, view.side_px)
+            if index is None:
+                continue
+            place = is_placed(direction, members[index], view.side_px)
+            if place or not alone:
+                bare = wording.positioned(name, direction, compare=not alone, place=place, rng=view.rng)
+                return bare, name, [members[index]]
+    return None
+
+
+def _size(view: SceneView) -> _Found | None:
+    for name, members in view.candidates(2):
+        for extreme in view.rng.permutation(wording.EXTREMES):
+            index = most(extreme, members)
+            if index is not None:
+                return wording.sized(name, extreme, len(members), view.rng), name, [members[index]]
+    return None
+
+
+def _ordinal(view: SceneView) -> _Found | None:
+    for name, members in view.candidates(2, 5):
+        for side in view.rng.permutation(wording.SIDES):
+            order = counted_from(side, members, view.side_px)
+            if order is not None:
+                rank = int(view.rng.integers(len(members)))
+                return wording.numbered(name, rank, side, view.rng), name, [members[order[rank]]]
+    return None
+
+
+def _relation(view: SceneView) -> _Found | None:
+    others = [(name, members[0]) for name, members in view.candidates(1, 1, groups=False)]
+    for name, members in view.candidates(1, groups=False):
+        for other_name, other in others:
+            if other_name.members & name.members:
+                continue
+            for relation in view.rng.permutation(wording.RELATIONS):
+                held = [holds(relation, thing, other, view.side_px) for thing in members]
+                if None not in held and held.count(True) == 1:
+                    other_phrase = wording.with_the(other_name.singular, view.rng)
+                    bare = wording.related(name.singular, relation, other_phrase, view.rng)
+                    return bare, name, [members[held.index(True)]]
+    return None
+
+
+def _colour(view: SceneView) -> _Found | None:
+    for name, members in view.candidates(1):
+        shares = np.array([thing.colour_shares for thing in members])  # (things, colours)
+        for colour in view.rng.permutation(len(COLOURS)):
+            index = int(np.argmax(shares[:, colour]))
+            others = np.delete(shares[:, colour], index)
+            clear = shares[index, colour] >= COLOUR_SHARE and (others <= OTHER_COLOUR_SHARE).all()
+            if clear and not names_a_colour(name.singular):
+                return wording.coloured(name, COLOURS[colour]), name, [members[index]]
+    return None
+
+
+_SINGLE: dict[str, Callable[[SceneView], _Found | None]] = {
+    "noun": _noun,
+    "position": _position,
+    "size": _size,
+    "ordinal": _ordinal,
+    "relation": _relation,
+    "colour": _colour,
+}
+
+
+def _and(view: SceneView) -> tuple[str, list[Thing]] | None:
+    """Two or three single things of different names, each worded in its own way."""
+    wanted = 3 if view.rng.random() < 0.15 else 2
+    parts: list[_Found] = []
+    for _ in range(8):
+        kind = pick(("noun", "noun", "noun", "position", "colour", "size"), view.rng)
+        found = _SINGLE[kind](view)
+        if found is None:
+            continue
+        bare, name, _ = found
+        # "the cat and the dog on the left" could be two things on the left, so what is said of a noun stands before it.
+        apart = all(name.members.isdisjoint(other.members) for _, other, _ in parts)
+        if apart and bare.endswith(name.singular):
+            parts.append(found)
+            if len(parts) == wanted:
+                phrase = wording.joined([bare for bare, _, _ in parts], view.rng)
+                return phrase, [thing for _, _, targets in parts for thing in targets]
+    return None
+
+
+def _all_of(name: Name, members: Sequence[Thing], rng: np.random.Generator) -> str:
+    # One picture shows several grapes or two maracas: people would count those.
+    counted = all(thing.noun not in ONE_FORM for thing in members)
+    return wording.all_of(name, len(members) if counted else None, rng)
+
+
+def _all(view: SceneView) -> tuple[str, list[Thing]] | None:
+    for name, members in view.candidates(2, 5, groups=False):
+        return _all_of(name, members, view.rng), members
+    return None
+
+
+def _group(view: SceneView) -> tuple[str, list[Thing]] | None:
+    groups = [(name, members) for name, members in view.candidates(1, 5) if name.is_group]
+    groups.sort(key=lambda entry: len(entry[1]) == 1)  # several things first
+    for name, members in groups:
+        if len(members) > 1:
+            return _all_of(name, members, view.rng), members
+        return wording.with_article(name.singular, name, view.rng), members
+    return None
+
+
+def _present(kind: str, view: SceneView) -> tuple[str, list[Thing]] | None:
+    if kind == "and":
+        return _and(view)
+    if kind == "all":
+        return _all(view)
+    if kind == "group":
+        return _group(view)
+    found = _SINGLE[kind](view)
+    if found is None:
+        return None
+    bare, name, targets = found
+    return wording.with_article(bare, name, view.rng) if kind == "noun" else wording.with_the(bare, view.rng), targets
+
+
+def _absent(kind: str, view: SceneView) -> str:
+    """Word a phrase of something that is not there."""
+    rng = view.rng
+    name = view.absent_name(groups=kind == "absent-group")
+    count = int(rng.integers(2, 5))
+    if kind == "absent-noun":
+        return wording.with_article(name.singular, name, rng)
+    if kind in {"absent-all", "absent-group"}:
+        return wording.all_of(name, count, rng)
+    if kind == "absent-and":
+        return wording.joined([name.singular, view.absent_name().singular], rng)
+    if kind == "absent-position":
+        bare = wording.positioned(name, pick(wording.DIRECTIONS, rng), compare=True, place=True, rng=rng)
+    elif kind == "absent-size":
+        bare = wording.sized(name, pick(wording.EXTREMES, rng), count, rng)
+    elif kind == "absent-ordinal":
+        bare = wording.numbered(name, int(rng.integers(count)), pick(wording.SIDES, rng), rng)
+    elif kind == "absent-relation":
+        other = pick(view.candidates(1, groups=False), rng)[0]
+        bare = wording.related(name.singular, pick(wording.RELATIONS, rng), wording.with_the(other.singular, rng), rng)
+    else:
+        bare = wording.coloured(name, pick(COLOURS, rng))
+    return wording.with_the(bare, rng)
+
+
+def _kinds_in_random_order(weights: dict[str, float], rng: np.random.Generator) -> list[str]:
+    """All kinds, the heavier the earlier: the first is drawn by weight, the second from the rest, and so on."""
+    times = rng.exponential(size=len(weights)) / np.array(list(weights.values()))
+    return [list(weights)[i] for i in np.argsort(times)]
+
+
+def _targets_of(things: Sequence[Thing]) -> Targets:
+    return frozenset(map(id, things))
+
+
+def _draw_present(view: SceneView, meant: Collection[Targets]) -> tuple[str, str, list[Thing]] | None:
+    """A random kind, phrase and what it means; None where the scene offers nothing that is new."""
+    for kind in _kinds_in_random_order(PRESENT_WEIGHTS, view.rng):
+        found = _present(kind, view)
+        if found is not None:
+            fresh = _targets_of(found[1]) not in meant or view.rng.random() < SAME_TARGET_SHARE
+            return (kind, *found) if fresh else None
+    return None
+
+
+def expressions_for(scene_things: Sequence[Thing], rng: np.random.Generator, count: int) -> tuple[Expression, ...]:
+    """Choose and word `count` different phrases for a scene and work out their truth masks.
+
+    Args:
+        scene_things: at least one thing, all of one scene.
+        rng: decides everything that is random here.
+        count: how many phrases.
+
+    Returns:
+        Exactly `count` expressions; about `ABSENT_SHARE` of them have no target.
+    """
+    view = SceneView(scene_things, rng)
+    result: dict[str, Expression] = {}
+    meant: set[Targets] = set()
+    while len(result) < count:
+        tries = 0 if rng.random() < ABSENT_SHARE else _PRESENT_TRIES
+        drawn = next(
+            (found for _ in range(tries) if (found := _draw_present(view, meant)) and found[1] not in result), None
+        )
+        if drawn is None:
+            kind = _kinds_in_random_order(ABSENT_WEIGHTS, rng)[0]
+            drawn = kind, _absent(kind, view), []
+        kind, phrase, targets = drawn
+        if phrase not in result:
+            meant.add(_targets_of(targets))
+            mask = np.zeros_like(scene_things[0].mask)
+            for thing in targets:
+                mask |= thing.mask
+            result[phrase] = Expression(wording.recapitalised(phrase, rng), kind, mask)
+    return tuple(result.values())

@@ -1,0 +1,146 @@
+"""From a glyph to a picture on a scene: recolouring, scaling, turning, and what colour it then has."""
+
+import colorsys
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ssp_sam.data.things import COLOURS
+
+Matrix = npt.NDArray[np.float64]
+
+_LUMA = np.array([0.299, 0.587, 0.114])  # of RGB
+_GREY_AXIS = np.full(3, 1 / np.sqrt(3))
+
+# A dyed thing runs from a dark shade of the colour to a bright one, along its own luma.
+DYES = {
+    "red": (225, 30, 30),
+    "orange": (250, 140, 10),
+    "yellow": (250, 225, 30),
+    "green": (40, 175, 50),
+    "blue": (35, 95, 235),
+    "purple": (145, 55, 200),
+    "pink": (255, 120, 185),
+}
+
+
+@dataclass(frozen=True)
+class _ColourRange:
+    """What people call by one word: hues (degrees, the first may be negative), least saturation and value (0 to 1)."""
+
+    hues: tuple[int, int]
+    saturation_min: float
+    value_min: float
+
+
+# Between the ranges are hues that people name differently; dark orange is brown.
+_COLOUR_RANGES = {
+    "red": _ColourRange((-14, 12), 0.5, 0.35),
+    "orange": _ColourRange((20, 40), 0.5, 0.7),
+    "yellow": _ColourRange((46, 64), 0.4, 0.7),
+    "green": _ColourRange((80, 160), 0.35, 0.3),
+    "blue": _ColourRange((195, 245), 0.35, 0.35),
+    "purple": _ColourRange((262, 292), 0.35, 0.3),
+    "pink": _ColourRange((305, 345), 0.2, 0.7),
+}
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """A thing as it will be drawn.
+
+    Attributes:
+        picture: RGBA of size (w, h).
+        solid: (h, w) bool, where it covers more than half of a pixel.
+        colour_shares: share of the surface in each of `COLOURS`.
+    """
+
+    picture: Image.Image
+    solid: npt.NDArray[np.bool_]
+    colour_shares: tuple[float, ...]
+
+
+def jitter_matrix(rng: np.random.Generator) -> Matrix:
+    """Return a slight change of hue, saturation and brightness as an affine map of RGB: (3, 4)."""
+    angle = np.deg2rad(rng.uniform(-8, 8))
+    saturation, brightness = rng.uniform(0.7, 1.2), rng.uniform(0.75, 1.15)
+    # Turning about the grey axis (Rodrigues' formula) keeps greys and moves hues.
+    x = _GREY_AXIS[0]
+    cross = x * np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
+    turn = np.cos(angle) * np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * np.outer(_GREY_AXIS, _GREY_AXIS)
+    saturate = saturation * np.eye(3) + (1 - saturation) * _LUMA
+    return np.hstack([brightness * turn @ saturate, np.full((3, 1), rng.uniform(-8, 8))])
+
+
+def dye_matrix(colour: str) -> Matrix:
+    """Return the map that gives everything one hue, dark where it was dark but never too dark to be seen: (3, 4)."""
+    dye = np.array(DYES[colour], dtype=np.float64)
+    return np.column_stack([0.55 * np.outer(dye / 255, _LUMA), 0.6 * dye])
+
+
+@cache
+def _colour_table() -> npt.NDArray[np.int8]:
+    """Index in `COLOURS` of every RGB colour, len(COLOURS) where no word is clear: (32, 32, 32), 8 values a step."""
+    table = np.full((32, 32, 32), len(COLOURS), dtype=np.int8)
+    for cell in np.ndindex(table.shape):
+        hue, saturation, value = colorsys.rgb_to_hsv(*((8 * step + 4) / 255 for step in cell))
+        for index, colour in enumerate(COLOURS):
+            limits = _COLOUR_RANGES[colour]
+            first, last = limits.hues
+            in_hues = (360 * hue - first) % 360 <= last - first
+            if in_hues and saturation >= limits.saturation_min and value >= limits.value_min:
+                table[cell] = index
+    return table
+
+
+def colour_shares(rgb: npt.NDArray[np.uint8]) -> tuple[float, ...]:
+    """Return what share of the pixels, (n, 3), has each of `COLOURS`; dull, dark and in-between ones have none."""
+    steps = rgb >> 3
+    indexes = _colour_table()[steps[:, 0], steps[:, 1], steps[:, 2]]
+    counts = np.bincount(indexes, minlength=len(COLOURS) + 1)[:-1]
+    return tuple((counts / max(1, len(rgb))).tolist())
+
+
+def make_sprite(
+    picture: Image.Image,
+    longest_px: float,
+    *,
+    matrix: Matrix,
+    turn_degrees: float = 0.0,
+    mirrored: bool = False,
+) -> Sprite:
+    """Recolour, scale, turn and mirror a picture.
+
+    Args:
+        picture: RGBA, cropped to its content.
+        longest_px: length of its longer side before it is turned.
+        matrix: (3, 4) affine map of RGB.
+        turn_degrees: counter-clockwise.
+        mirrored: exchange left and right, before turning.
+    """
+    alpha = picture.getchannel("A")
+    recoloured = picture.convert("RGB").convert("RGB", tuple(matrix.ravel().tolist()))
+    surface = np.asarray(recoloured)[::3, ::3][np.asarray(alpha)[::3, ::3] > 127]  # (n, 3); a ninth is plenty
+    recoloured.putalpha(alpha)
+
+    turn = np.deg2rad(turn_degrees)
+    cos, sin = float(np.cos(turn)), float(np.sin(turn))
+    scale = longest_px / max(picture.size)
+    width = int(np.ceil(scale * (abs(cos) * picture.width + abs(sin) * picture.height)))
+    height = int(np.ceil(scale * (abs(sin) * picture.width + abs(cos) * picture.height)))
+    # From a pixel of the result back to the picture, both about their middles.
+    back = np.array([[cos, -sin], [sin, cos]]) / scale
+    if mirrored:
+        back[0] *= -1
+    shift = np.array(picture.size) / 2 - back @ (width / 2, height / 2)
+    drawn = recoloured.transform(
+        (width, height),
+        Image.Transform.AFFINE,
+        tuple(np.column_stack([back, shift]).ravel().tolist()),
+        Image.Resampling.BILINEAR,
+    )
+    solid = np.asarray(drawn.getchannel("A")) > 127
+    return Sprite(drawn, solid, colour_shares(surface))

@@ -1,0 +1,151 @@
+"""Scenes: things cut out on a background, some hidden in part, with phrases for them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ssp_sam.data.backgrounds import random_background
+from ssp_sam.data.canvas import Canvas
+from ssp_sam.data.glyphs import DataError, GlyphSet
+from ssp_sam.data.names import GROUPS, names_a_colour, nouns, words_of
+from ssp_sam.data.phrases import Expression, expressions_for
+from ssp_sam.data.rendering import DYES, Sprite, dye_matrix, jitter_matrix, make_sprite
+from ssp_sam.data.things import Thing
+
+SPLITS = ("train", "val", "test", "calibration")
+
+THINGS_MIN, THINGS_MAX = 2, 5
+SIZE_MIN, SIZE_MAX = 0.10, 0.60  # longer side of a thing before it is turned, as a share of the image's side
+VISIBLE_SHARE_MIN = 0.4  # of a thing, when others and the image's edge hide the rest
+
+REPEAT_SHARE = 0.75  # scenes in which one noun comes several times
+SAME_GROUP_SHARE = 0.3  # of the other things: from one group of nouns
+ROW_SHARE = 0.15  # scenes laid out in a row
+CROWDED_SHARE = 0.35  # of the others: scenes in which things may hide one another
+COLOURFUL_SHARE = 0.35  # scenes in which things of one noun are dyed, each in its own colour
+_PLACING_TRIES = 40
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture of S x S pixels with phrases.
+
+    Attributes:
+        image: (S, S, 3) uint8 RGB.
+        things: what is in it, the hindmost first.
+        expressions: phrases with their truth masks.
+    """
+
+    image: npt.NDArray[np.uint8]
+    things: tuple[Thing, ...]
+    expressions: tuple[Expression, ...]
+
+
+class SceneGenerator:
+    """Makes scenes by number: the same arguments and number give the same scene, in any order and in any process.
+
+    Args:
+        side_px: width and height of a scene.
+        seed: a stream of scenes of its own, 0 to 2**32 - 1.
+        split: one of `SPLITS`; they share no stream.
+        expressions_per_scene: phrases a scene.
+        glyphs: the pictures, by default those of `GlyphSet()`; its styles are part of what decides a scene.
+
+    Raises:
+        DataError: an argument is out of range.
+        GlyphStyleNotFoundError: there are no pictures on this system.
+    """
+
+    def __init__(
+        self,
+        *,
+        side_px: int = 256,
+        seed: int = 0,
+        split: str = "train",
+        expressions_per_scene: int = 4,
+        glyphs: GlyphSet | None = None,
+    ) -> None:
+        if split not in SPLITS:
+            raise DataError(f"no split {split!r}; there are {', '.join(SPLITS)}")
+        if side_px < 64:
+            raise DataError(f"side_px is {side_px}; at least 64, so that the smallest thing can be seen")
+        if expressions_per_scene < 1:
+            raise DataError(f"expressions_per_scene is {expressions_per_scene}; at least 1")
+        self.side_px = side_px
+        self.split = split
+        self.expressions_per_scene = expressions_per_scene
+        self.glyphs = glyphs or GlyphSet()
+        self._seed = _checked_word(seed, "seed")
+
+    def scene(self, index: int) -> Scene:
+        """Return scene number `index`, 0 to 2**32 - 1."""
+        # Each number is one word of 32 bits, so that no two triples give the same stream.
+        rng = np.random.default_rng([SPLITS.index(self.split), self._seed, _checked_word(index, "index")])
+        canvas = Canvas(random_background(self.side_px, rng))
+        chosen = _choose_nouns(rng)
+        dyes = _choose_dyes(chosen, rng)
+        row = rng.random() < ROW_SHARE
+        hidden_share_max = 1 - VISIBLE_SHARE_MIN if rng.random() < CROWDED_SHARE else 0.08
+        largest = min(SIZE_MAX, 1.1 / np.sqrt(len(chosen)) if not row else 0.95 / len(chosen))
+        alike = rng.random() < 0.4
+        common_size = np.exp(rng.uniform(np.log(1.6 * SIZE_MIN), np.log(largest)))
+        for position, (noun, dye) in enumerate(zip(chosen, dyes, strict=True)):
+            size = (
+                common_size * rng.uniform(0.85, 1.1)
+                if alike
+                else np.exp(rng.uniform(np.log(SIZE_MIN), np.log(largest)))
+            )
+            style = self.glyphs.styles[int(rng.integers(len(self.glyphs.styles)))]
+            for _ in range(_PLACING_TRIES):
+                sprite = self._sprite(noun, style, size, dye, rng)
+                x, y = rng.uniform(size / 2 - 0.1 * size, 1 - size / 2 + 0.1 * size, 2)
+                if row:
+                    x = (position + rng.uniform(0.4, 0.6)) / len(chosen)
+                    y = rng.uniform(0.4, 0.6)
+                if canvas.put(noun, sprite, (x * self.side_px, y * self.side_px), hidden_share_max=hidden_share_max):
+                    break
+                size = max(SIZE_MIN, size * 0.93)
+        things = canvas.things()
+        return Scene(canvas.image(), things, expressions_for(things, rng, self.expressions_per_scene))
+
+    def _sprite(self, noun: str, style: str, size: float, dye: str | None, rng: np.random.Generator) -> Sprite:
+        matrix = jitter_matrix(rng) if dye is None else dye_matrix(dye)
+        longest_px = size * self.side_px
+        picture = self.glyphs.picture(noun, style, longest_px)
+        turn_degrees = rng.normal(0, 8)
+        return make_sprite(picture, longest_px, matrix=matrix, turn_degrees=turn_degrees, mirrored=rng.random() < 0.3)
+
+
+def _checked_word(value: int, name: str) -> int:
+    if not 0 <= value < 2**32:
+        raise DataError(f"{name} is {value}; 0 to {2**32 - 1}")
+    return int(value)
+
+
+def _choose_nouns(rng: np.random.Generator) -> list[str]:
+    """Draw what a scene holds, in the order in which it is put."""
+    count = int(rng.integers(THINGS_MIN, THINGS_MAX + 1))
+    everything = nouns()
+    result: list[str] = []
+    if rng.random() < REPEAT_SHARE:
+        noun = everything[int(rng.integers(len(everything)))]
+        result += [noun] * int(rng.integers(2, count + 1))
+    pool: Sequence[str] = everything
+    if rng.random() < SAME_GROUP_SHARE:
+        pool = words_of(list(GROUPS)[int(rng.integers(len(GROUPS)))])
+    while len(result) < count:
+        result.append(pool[int(rng.integers(len(pool)))])
+    return [result[i] for i in rng.permutation(count)]
+
+
+def _choose_dyes(chosen: Sequence[str], rng: np.random.Generator) -> list[str | None]:
+    """Draw a colour for some of the things of a noun that comes several times; None leaves a thing as it is."""
+    dyes: list[str | None] = [None] * len(chosen)
+    if rng.random() < COLOURFUL_SHARE:
+        colours = rng.permutation(list(DYES))
+        for position, noun in enumerate(chosen):
+            if rng.random() < (0.6 if chosen.count(noun) > 1 else 0.15) and not names_a_colour(noun):
+                dyes[position] = str(colours[position])
+    return dyes

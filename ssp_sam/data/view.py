@@ -1,0 +1,50 @@
+"""A scene as one who describes it sees it: which names fit which of its things, and which fit none."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ssp_sam.data.names import Name, usable_names
+from ssp_sam.data.things import Thing
+from ssp_sam.data.wording import pick
+
+
+class SceneView:
+    """A scene sorted by the names that fit it.
+
+    Args:
+        things: at least one, all of one scene.
+        rng: decides every choice.
+    """
+
+    def __init__(self, things: Sequence[Thing], rng: np.random.Generator) -> None:
+        self.rng = rng
+        self.side_px = things[0].mask.shape[0]
+        present = frozenset(thing.noun for thing in things)
+        self.named: list[tuple[Name, list[Thing]]] = []
+        self.absent: list[Name] = []
+        for name in usable_names(present):
+            if name.members & present:
+                self.named.append((name, [thing for thing in things if thing.noun in name.members]))
+            else:
+                self.absent.append(name)
+
+    def candidates(self, at_least: int, at_most: int = 99, groups: bool = True) -> list[tuple[Name, list[Thing]]]:
+        """Names of so many things, in random order; nouns tend to come before groups."""
+        fitting = [
+            (self.rng.random() + 0.6 * name.is_group, name, members)
+            for name, members in self.named
+            if at_least <= len(members) <= at_most and (groups or not name.is_group)
+        ]
+        fitting.sort(key=lambda entry: entry[0])
+        return [(name, members) for _, name, members in fitting]
+
+    def absent_name(self, groups: bool = False) -> Name:
+        """A name of nothing in the scene; half of the time something of the same group as what is there."""
+        fitting = [name for name in self.absent if name.is_group == groups]
+        if not groups and self.rng.random() < 0.5:
+            present_groups = [name for name, _ in self.named if name.is_group]
+            if present_groups:
+                group = pick(present_groups, self.rng)
+                fitting = [name for name in fitting if name.members <= group.members] or fitting
+        return pick(fitting, self.rng)

@@ -1,0 +1,231 @@
+"""How a request flows through the stages, and what is kept between requests. Without Triton, without torch."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ssp_sam.config import Preset
+from ssp_sam.errors import (
+    CancelledError,
+    DeadlineExceededError,
+    InvalidArgumentError,
+    NotFoundError,
+    UnavailableError,
+)
+from ssp_sam.limits import check_image_bytes
+from ssp_sam.serving import contract
+from ssp_sam.serving.feature_cache import FeatureCache
+from ssp_sam.serving.stages import check_threshold, decode_expressions, mask_encoder
+from ssp_sam.tokenizer import tokenize
+
+Array = npt.NDArray[Any]
+T = TypeVar("T")
+
+
+class CallStage(Protocol):
+    """Sends one row to a stage and returns the outputs asked for; raises SegmentationError."""
+
+    async def __call__(
+        self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str], timeout_s: float | None
+    ) -> dict[str, Array]:
+        """inputs and outputs carry the batch dimension of 1."""
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What depends on the image alone; every array with its batch dimension of 1."""
+
+    image_embedding: Array
+    clip_tokens: Array
+    geometry: Array
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(getattr(self, field.name).nbytes for field in fields(self))
+
+
+@dataclass(frozen=True)
+class SegmentRequest:
+    """One request, checked: exactly one of `image` and `image_id` is given.
+
+    outputs: names of the tensors asked for. deadline_s: on the clock of `time.monotonic`, or None. is_cancelled: says
+    whether the caller has given up.
+    """
+
+    image: bytes | None
+    image_id: str | None
+    expressions: Array
+    mask_format: bytes
+    mask_threshold: float
+    outputs: frozenset[str]
+    deadline_s: float | None = None
+    is_cancelled: Callable[[], bool] = lambda: False
+
+    def __post_init__(self) -> None:
+        if (self.image is None) == (self.image_id is None):
+            came = "none" if self.image is None else "both"
+            raise InvalidArgumentError(f"exactly one of image and image_id must be given; {came} came")
+        if self.image is not None:
+            check_image_bytes(len(self.image))
+        # What no stage could use is refused before an image is computed for it.
+        tokenize(decode_expressions(self.expressions[0].tolist()))
+        mask_encoder(self.mask_format)
+        check_threshold(self.mask_threshold)
+
+
+class Orchestrator:
+    """Answers requests by calling the stages; many requests are in flight at once on one event loop.
+
+    A request beyond `max_in_flight` is refused at once: a queue that only grows helps nobody.
+    """
+
+    def __init__(
+        self, preset: Preset, call: CallStage, cache: FeatureCache[ImageFeatures], *, max_in_flight: int
+    ) -> None:
+        self.call = call
+        self.cache = cache
+        self.max_in_flight = max_in_flight
+        self.in_flight = 0
+        self.rejected = 0
+        self.sam_image = contract.sam_image(preset).name
+        self.clip_image = contract.clip_image(preset).name
+        self.image_embedding = contract.image_embedding(preset, "FP32").name
+        self.clip_tokens = contract.clip_tokens(preset).name
+        self.text_features = (
+            contract.TOKEN_IDS.name,
+            contract.text_embedding(preset).name,
+            contract.word_embeddings(preset).name,
+        )
+        self.prompt_tokens = contract.prompt_tokens(preset).name
+        self.mask_logits = contract.mask_logits(preset).name
+        self.spatial_attention = contract.spatial_attention(preset).name
+
+    async def segment(self, request: SegmentRequest) -> dict[str, Array]:
+        """Return the outputs asked for, each with the batch dimension of 1; raises SegmentationError."""
+        if self.in_flight >= self.max_in_flight:
+            self.rejected += 1
+            raise UnavailableError(
+                f"busy: {self.in_flight} requests are in flight, which is the limit; try again in 1 s"
+            )
+        self.in_flight += 1
+        try:
+            return await self._segment(request)
+        finally:
+            self.in_flight -= 1
+
+    async def _segment(self, request: SegmentRequest) -> dict[str, Array]:
+        wanted = request.outputs
+        (image_id, features), text = await asyncio.gather(
+            self._in_time(request, self._image_features(request)),
+            self._stage(
+                request,
+                contract.TEXT_ENCODER,
+                {contract.EXPRESSIONS.name: request.expressions},
+                [*self.text_features, *wanted & {contract.TOKENS.name}],
+            ),
+        )
+        prompts = await self._stage(
+            request,
+            contract.SSP_PROMPT_GENERATOR,
+            {self.clip_tokens: features.clip_tokens, **{name: text[name] for name in self.text_features}},
+            [
+                self.prompt_tokens,
+                contract.BOX_CXCYWH_NORM.name,
+                *wanted & {contract.PHRASE_ATTENTION.name, self.spatial_attention},
+            ],
+        )
+        decoded = await self._stage(
+            request,
+            contract.MASK_DECODER,
+            {self.image_embedding: features.image_embedding, self.prompt_tokens: prompts[self.prompt_tokens]},
+            [self.mask_logits, contract.IOU.name],
+        )
+        answer = await self._stage(
+            request,
+            contract.POSTPROCESS,
+            {
+                **decoded,
+                contract.BOX_CXCYWH_NORM.name: prompts[contract.BOX_CXCYWH_NORM.name],
+                contract.GEOMETRY.name: features.geometry,
+                contract.MASK_FORMAT.name: np.array([[request.mask_format]], dtype=np.object_),
+                contract.MASK_THRESHOLD.name: np.array([[request.mask_threshold]], dtype=np.float32),
+            },
+            [
+                contract.MASKS.name,
+                contract.BOX_XYXY_PX.name,
+                contract.SCORE.name,
+                contract.NO_TARGET.name,
+                contract.AREA_PX.name,
+                contract.IMAGE_SIZE.name,
+            ],
+        )
+        answer[contract.IMAGE_ID.name] = np.array([[image_id.encode()]], dtype=np.object_)
+        everything = {**text, **prompts, **decoded, **answer}
+        return {name: everything[name] for name in wanted}
+
+    async def _image_features(self, request: SegmentRequest) -> tuple[str, ImageFeatures]:
+        if request.image_id is not None:
+            try:
+                return request.image_id, await self.cache.get(request.image_id)
+            except KeyError:
+                raise NotFoundError(
+                    f"image_id {request.image_id[:80]!r} is not held here (any more); send the image itself"
+                ) from None
+        image = request.image
+        assert image is not None
+        loop = asyncio.get_running_loop()
+        image_id = await loop.run_in_executor(None, lambda: hashlib.sha256(image).hexdigest())
+        return image_id, await self.cache.get(image_id, lambda: self._compute_features(image))
+
+    async def _compute_features(self, image: bytes) -> ImageFeatures:
+        """Without a deadline: several requests may wait for it, and the next one will want it."""
+        inputs = await self.call(
+            contract.PREPROCESS,
+            {contract.IMAGE.name: np.array([[image]], dtype=np.object_)},
+            [self.sam_image, self.clip_image, contract.GEOMETRY.name],
+            None,
+        )
+        geometry = inputs[contract.GEOMETRY.name]
+        sam, clip = await asyncio.gather(
+            self.call(
+                contract.SAM_IMAGE_ENCODER,
+                {self.sam_image: inputs[self.sam_image], contract.GEOMETRY.name: geometry},
+                [self.image_embedding],
+                None,
+            ),
+            self.call(
+                contract.CLIP_IMAGE_ENCODER,
+                {self.clip_image: inputs[self.clip_image], contract.GEOMETRY.name: geometry},
+                [self.clip_tokens],
+                None,
+            ),
+        )
+        return ImageFeatures(sam[self.image_embedding], clip[self.clip_tokens], geometry)
+
+    async def _stage(
+        self, request: SegmentRequest, model: str, inputs: Mapping[str, Array], outputs: Sequence[str]
+    ) -> dict[str, Array]:
+        left_s = None if request.deadline_s is None else max(0.0, request.deadline_s - time.monotonic())
+        return await self._in_time(request, self.call(model, inputs, outputs, left_s))
+
+    async def _in_time(self, request: SegmentRequest, work: Awaitable[T]) -> T:
+        """Await work that belongs to a request, unless the request is cancelled or its deadline passes."""
+        task = asyncio.ensure_future(work)
+        try:
+            if request.is_cancelled():
+                raise CancelledError("the caller has cancelled the request")
+            left_s = None if request.deadline_s is None else request.deadline_s - time.monotonic()
+            return await asyncio.wait_for(task, left_s)
+        except asyncio.TimeoutError:
+            raise DeadlineExceededError("the time allowed for the request ran out on the server") from None
+        finally:
+            task.cancel()

@@ -1,0 +1,196 @@
+"""The Triton side of the orchestrator: requests in, answers later. Imported by `segment`'s `model.py`.
+
+`execute` only reads the requests and returns; an event loop on its own thread answers each one through its response
+sender when it is done, so one process holds many requests in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from ssp_sam.config import get_preset
+from ssp_sam.errors import DeadlineExceededError, SegmentationError, UnavailableError, error_from_message
+from ssp_sam.serving import contract
+from ssp_sam.serving.feature_cache import FeatureCache
+from ssp_sam.serving.orchestrator import Orchestrator, SegmentRequest
+from ssp_sam.serving.stage_model import to_tensor, triton_error
+from ssp_sam.serving.stages import Array
+
+METRICS_PERIOD_S = 1.0
+SHUTDOWN_TIMEOUT_S = 30.0
+
+# What Triton itself says when it turns a call away. Release 24.10 loses the status of such an error on the way to the
+# caller.
+_TRITON_SAYS: tuple[tuple[str, type[SegmentationError]], ...] = (
+    ("Exceeds maximum queue size", UnavailableError),
+    ("timeout expired", DeadlineExceededError),
+    ("is not healthy", UnavailableError),
+    ("is not ready", UnavailableError),
+)
+
+
+class SegmentModel:
+    """The Triton Python model `segment`."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Start the event loop; no stage is called before the first request."""
+        config = json.loads(args["model_config"])
+        parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
+        preset = get_preset(parameters["preset"])
+        self.outputs = {
+            tensor["name"]: pb_utils.triton_string_to_numpy(tensor["data_type"]) for tensor in config["output"]
+        }
+        self.orchestrator = Orchestrator(
+            preset,
+            call_stage,
+            FeatureCache(int(parameters["feature_cache_mib"]) * 2**20),
+            max_in_flight=int(parameters["max_in_flight"]),
+        )
+        self.loop = asyncio.new_event_loop()
+        # A call to a stage blocks one of these threads until its answer is there.
+        self.loop.set_default_executor(ThreadPoolExecutor(int(parameters["call_threads"]), "call-stage"))
+        self.thread = threading.Thread(target=self.loop.run_forever, name="orchestrator", daemon=True)
+        self.thread.start()
+        self.metrics = asyncio.run_coroutine_threadsafe(publish_metrics(self.orchestrator), self.loop)
+
+    def execute(self, requests: Sequence[Any]) -> None:
+        """Take the requests over; their answers follow through their response senders."""
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                # The inputs are gone once this method returns, so they are read (and copied) here.
+                taken = self._read(request, sender)
+            except SegmentationError as error:
+                _send_error(sender, error)
+            else:
+                asyncio.run_coroutine_threadsafe(self._answer(taken, sender), self.loop)
+
+    def finalize(self) -> None:
+        """Let the requests in flight finish, then stop."""
+        deadline_s = time.monotonic() + SHUTDOWN_TIMEOUT_S
+        while self.orchestrator.in_flight and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+        self.metrics.cancel()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(SHUTDOWN_TIMEOUT_S)
+
+    def _read(self, request: Any, sender: Any) -> SegmentRequest:
+        def value(name: str) -> Any:
+            tensor = pb_utils.get_input_tensor_by_name(request, name)
+            return None if tensor is None else tensor.as_numpy()[0, 0]
+
+        image_id, mask_format = value(contract.IMAGE_ID.name), value(contract.MASK_FORMAT.name)
+        threshold, timeout_us = value(contract.MASK_THRESHOLD.name), request.timeout()
+        return SegmentRequest(
+            image=value(contract.IMAGE.name),
+            image_id=None if image_id is None else image_id.decode("utf-8", "replace"),
+            expressions=pb_utils.get_input_tensor_by_name(request, contract.EXPRESSIONS.name).as_numpy().copy(),
+            mask_format=contract.DEFAULT_MASK_FORMAT.encode() if mask_format is None else mask_format,
+            mask_threshold=contract.DEFAULT_MASK_THRESHOLD if threshold is None else float(threshold),
+            outputs=frozenset(request.requested_output_names()),
+            deadline_s=time.monotonic() + timeout_us / 1e6 if timeout_us else None,
+            is_cancelled=sender.is_cancelled,
+        )
+
+    async def _answer(self, request: SegmentRequest, sender: Any) -> None:
+        try:
+            arrays = await self.orchestrator.segment(request)
+            outputs = [to_tensor(name, arrays[name].astype(self.outputs[name], copy=False)) for name in arrays]
+            sender.send(
+                pb_utils.InferenceResponse(output_tensors=outputs), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+            )
+        except SegmentationError as error:
+            _send_error(sender, error)
+        except Exception as error:  # the boundary: a request without an answer would hang its caller
+            pb_utils.Logger.log_error(f"segment: {traceback.format_exc()}")
+            _send_error(sender, SegmentationError(f"segment failed: {type(error).__name__}; see the server's log"))
+
+
+def _send_error(sender: Any, error: SegmentationError) -> None:
+    sender.send(
+        pb_utils.InferenceResponse(error=triton_error(error)), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+    )
+
+
+async def call_stage(
+    model: str, inputs: Mapping[str, Array], outputs: Sequence[str], timeout_s: float | None
+) -> dict[str, Array]:
+    """Send one row to a stage of this server and return copies of its outputs; see `CallStage`.
+
+    A call that has begun always runs to its end, also when nobody waits for it any more: Triton does not cancel it,
+    and dropping the request object under it corrupts the shared memory of later calls.
+    """
+    task = asyncio.ensure_future(_call_stage(model, inputs, outputs, timeout_s))
+    _calls.add(task)
+    task.add_done_callback(_call_ended)
+    return await asyncio.shield(task)
+
+
+_calls: set[asyncio.Task[dict[str, Array]]] = set()
+
+
+def _call_ended(task: asyncio.Task[dict[str, Array]]) -> None:
+    _calls.discard(task)
+    if not task.cancelled():
+        task.exception()  # seen: the one who waited may have gone
+
+
+async def _call_stage(
+    model: str, inputs: Mapping[str, Array], outputs: Sequence[str], timeout_s: float | None
+) -> dict[str, Array]:
+    request = pb_utils.InferenceRequest(
+        model_name=model,
+        requested_output_names=list(outputs),
+        inputs=[to_tensor(name, values) for name, values in inputs.items()],
+        timeout=0 if timeout_s is None else max(1, int(timeout_s * 1e6)),
+    )
+    response = await request.async_exec()
+    if response.has_error():
+        raise _error_of(model, response.error().message())
+    return {name: np.array(pb_utils.get_output_tensor_by_name(response, name).as_numpy()) for name in outputs}
+
+
+def _error_of(model: str, message: str) -> SegmentationError:
+    for words, error in _TRITON_SAYS:
+        if words in message:
+            return error(f"{model}: {message}")
+    return error_from_message(message)
+
+
+async def publish_metrics(orchestrator: Orchestrator) -> None:
+    """Publish what the feature cache and the entry count, once a period: every update is a locked round trip."""
+    counters = {
+        "hits": "Requests whose image features were held",
+        "misses": "Requests whose image features had to be computed",
+        "joins": "Requests that waited for the same image in flight",
+        "evictions": "Image features dropped to stay in the budget",
+    }
+    counts = {
+        name: _metric(pb_utils.MetricFamily.COUNTER, f"ssp_sam_feature_cache_{name}_total", text)
+        for name, text in counters.items()
+    }
+    rejected = _metric(pb_utils.MetricFamily.COUNTER, "ssp_sam_rejected_total", "Requests refused because of load")
+    in_flight = _metric(pb_utils.MetricFamily.GAUGE, "ssp_sam_in_flight", "Requests in flight")
+    held = _metric(pb_utils.MetricFamily.GAUGE, "ssp_sam_feature_cache_bytes", "Bytes of image features held")
+    while True:
+        now = orchestrator.cache.counters
+        for name, metric in counts.items():
+            metric.increment(getattr(now, name) - metric.value())
+        rejected.increment(orchestrator.rejected - rejected.value())
+        in_flight.set(orchestrator.in_flight)
+        held.set(now.bytes_held)
+        await asyncio.sleep(METRICS_PERIOD_S)
+
+
+def _metric(kind: Any, name: str, description: str) -> Any:
+    return pb_utils.MetricFamily(name=name, description=description, kind=kind).Metric(labels={})

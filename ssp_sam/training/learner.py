@@ -1,0 +1,63 @@
+"""One phase's learning: its optimizer, its averaged weights, and what a step does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssp_sam.training.batches import Batch
+from ssp_sam.training.config import PhaseConfig, RunConfig
+from ssp_sam.training.objectives import OBJECTIVES
+from ssp_sam.training.optimization import AveragedWeights, make_optimizer, set_learning_rate
+from ssp_sam.training.ranks import Ranks
+from ssp_sam.training.trainee import Trainee
+
+
+class TrainingError(Exception):
+    """A run cannot go on."""
+
+
+def autocast(config: RunConfig) -> torch.autocast:
+    """Return the context in which a network of this run computes."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16")
+
+
+class Learner:
+    """Trains what a phase names and freezes the rest."""
+
+    def __init__(self, config: RunConfig, phase: PhaseConfig, trainee: Trainee, ranks: Ranks) -> None:
+        self._config, self._phase, self._trainee, self._ranks = config, phase, trainee, ranks
+        trainee.train_only(phase.train)
+        self._trained = [parameter for parameter in trainee.parameters() if parameter.requires_grad]
+        self._optimizer = make_optimizer(trainee, phase)
+        self.average = AveragedWeights(trainee, config.ema_decay)
+
+    def step(self, batch: Batch, index: int) -> dict[str, Tensor]:
+        """Do step `index`, counted from 0, and return the losses that count, before their weights.
+
+        Raises TrainingError if the gradient is not finite.
+        """
+        set_learning_rate(self._optimizer, self._phase, index)
+        self._optimizer.zero_grad()
+        with autocast(self._config):
+            found = OBJECTIVES[self._phase.objective].compute(self._trainee, batch, self._phase.absent_weight)
+        loss = torch.stack([weight * found[name] for name, weight in self._phase.loss_weights.items()]).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._ranks.average_gradients(self._trained)
+        norm = nn.utils.clip_grad_norm_(self._trained, self._phase.gradient_clip)
+        if not torch.isfinite(norm):
+            raise TrainingError(f"the gradient is {norm} in phase {self._phase.name}, step {index}; a lower rate may help")
+        self._optimizer.step()
+        self.average.update(index)
+        return {name: found[name].detach() for name in self._phase.loss_weights}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a step depends on, besides the trainee's parameters."""
+        return {"optimizer": self._optimizer.state_dict(), "average": self.average.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Undo `state_dict`."""
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.average.load_state_dict(state["average"])

@@ -1,0 +1,151 @@
+"""What a phase can learn: from a batch to named losses. A phase weighs the losses it wants; the others are not counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ssp_sam.modeling.ssp import Prompts
+from ssp_sam.training import losses
+from ssp_sam.training.trainee import Trainee
+
+if TYPE_CHECKING:
+    from ssp_sam.training.batches import Batch
+
+Losses = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A way to learn.
+
+    compute: (trainee, batch, absent_weight) -> losses by name; absent_weight is that of `PhaseConfig`.
+    losses: their names; targets: what a sample is, "phrases" or "things".
+    """
+
+    compute: Callable[[Trainee, Batch, float], Losses]
+    losses: tuple[str, ...]
+    targets: str = "phrases"
+
+
+def similarity_of(trainee: Trainee, batch: Batch) -> Tensor:
+    """Return what the SSP encoder calls similarity, (P, N), from CLIP's two towers alone."""
+    tokens = trainee.model.clip_image_encoder(batch.clip_image, batch.geometry[:, 2], batch.geometry[:, 3])
+    # Only the end token's row is needed, and no position sees a later one: padding can go.
+    longest = int((batch.token_ids != 0).sum(dim=1).max())
+    text_embedding, _ = trainee.model.text_encoder(batch.token_ids[:, :longest])
+    patches = F.normalize(tokens.float(), dim=1)[:, 1:][batch.image_index]  # (P, N, C)
+    return torch.einsum("pnc,pc->pn", patches, F.normalize(text_embedding.float(), dim=-1))
+
+
+def boxed_masks(trainee: Trainee, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return mask_logits (P, 4G, 4G) and iou (P,) of SAM alone, told the box around each target."""
+    model, side = trainee.model, trainee.preset.sam.mask_side
+    embedding = model.sam_image_encoder(batch.sam_image, batch.geometry[:, 1])
+    inside = batch.truth_mask > 127
+    prompts = trainee.corner_prompts(model.mask_decoder.pe_layer, _corners(inside) / side)
+    logits, iou = model.mask_decoder(embedding, prompts, batch.image_index)
+    return logits, iou
+
+
+def prompts_of(trainee: Trainee, batch: Batch) -> Prompts:
+    """Return what the SSP encoder writes."""
+    model = trainee.model
+    tokens = model.clip_image_encoder(batch.clip_image, batch.geometry[:, 2], batch.geometry[:, 3])
+    text_embedding, words = model.text_encoder(batch.token_ids)
+    prompts: Prompts = model.ssp_prompt_generator(tokens, batch.token_ids, text_embedding, words, batch.image_index)
+    return prompts
+
+
+def prompted_masks(trainee: Trainee, batch: Batch, prompts: Prompts) -> tuple[Tensor, Tensor]:
+    """Return mask_logits (P, 4G, 4G) and iou (P,) of the whole model."""
+    embedding = trainee.model.sam_image_encoder(batch.sam_image, batch.geometry[:, 1])
+    logits, iou = trainee.model.mask_decoder(embedding, prompts.prompt_tokens, batch.image_index)
+    return logits, iou
+
+
+def _corners(inside: Tensor) -> Tensor:
+    """Return (P, 2, 2), top left and bottom right as x, y in cells, of bool masks (P, cells, cells)."""
+    ends = []
+    for axis in (1, 2):  # over rows: columns remain
+        used = inside.any(dim=axis).int()
+        ends.append(torch.stack([used.argmax(dim=1), used.shape[1] - used.flip(1).argmax(dim=1)], dim=1))
+    return torch.stack(ends, dim=2).float()
+
+
+def _weight(batch: Batch, absent_weight: float) -> Tensor:
+    return torch.where(batch.absent, absent_weight, 1.0)
+
+
+def _similarity_losses(trainee: Trainee, batch: Batch, similarity: Tensor, weight: Tensor) -> Losses:
+    logits = trainee.similarity_head(similarity)
+    return {
+        "similarity_bce": losses.cross_entropy(logits, batch.truth_grid, weight),
+        "similarity_dice": losses.dice(logits.sigmoid(), batch.truth_grid),
+    }
+
+
+def _mask_losses(batch: Batch, logits: Tensor, iou: Tensor, weight: Tensor) -> Losses:
+    truth = batch.truth
+    true_iou = losses.mask_iou(logits.detach() > 0, truth > 0.5)
+    return {
+        "mask_bce": losses.cross_entropy(logits, truth, weight),
+        "mask_dice": losses.dice(logits.float().sigmoid(), truth),
+        "mask_focal": losses.focal(logits, truth),
+        "iou_mse": F.mse_loss(iou.float(), true_iou),
+    }
+
+
+def _prompt_losses(trainee: Trainee, batch: Batch, prompts: Prompts, weight: Tensor) -> Losses:
+    present = ~batch.absent
+    box, truth_box = prompts.box_cxcywh_norm[present].float(), batch.truth_box[present]
+    _, giou = losses.box_overlap(box, truth_box)
+    count = present.sum().clamp(min=1)
+    return {
+        "box_l1": (box - truth_box).abs().sum() / (4 * count),
+        "box_giou": (1 - giou).sum() / count,
+        "attention_bce": losses.cross_entropy_of_probabilities(prompts.spatial_attention, batch.truth_grid, weight),
+        "attention_dice": losses.dice(prompts.spatial_attention.clamp(0, 1), batch.truth_grid),
+        **_similarity_losses(trainee, batch, prompts.similarity, weight),
+    }
+
+
+def _grounding(trainee: Trainee, batch: Batch, absent_weight: float) -> Losses:
+    return _similarity_losses(trainee, batch, similarity_of(trainee, batch), _weight(batch, absent_weight))
+
+
+def _boxed(trainee: Trainee, batch: Batch, absent_weight: float) -> Losses:
+    logits, iou = boxed_masks(trainee, batch)
+    return _mask_losses(batch, logits, iou, _weight(batch, absent_weight))
+
+
+def _boxes(trainee: Trainee, batch: Batch, absent_weight: float) -> Losses:
+    return _prompt_losses(trainee, batch, prompts_of(trainee, batch), _weight(batch, absent_weight))
+
+
+def _masks(trainee: Trainee, batch: Batch, absent_weight: float) -> Losses:
+    weight = _weight(batch, absent_weight)
+    prompts = prompts_of(trainee, batch)
+    logits, iou = prompted_masks(trainee, batch, prompts)
+    return {**_mask_losses(batch, logits, iou, weight), **_prompt_losses(trainee, batch, prompts, weight)}
+
+
+_SIMILARITY = ("similarity_bce", "similarity_dice")
+_MASK = ("mask_bce", "mask_dice", "mask_focal", "iou_mse")
+_PROMPT = ("box_l1", "box_giou", "attention_bce", "attention_dice", *_SIMILARITY)
+
+OBJECTIVES = {
+    # CLIP's two towers alone find the patches that a phrase means.
+    "grounding": Objective(_grounding, _SIMILARITY),
+    # SAM alone cuts out the thing in a given box.
+    "boxed-masks": Objective(_boxed, _MASK, targets="things"),
+    # The SSP encoder without SAM: boxes, and where it looks.
+    "boxes": Objective(_boxes, _PROMPT),
+    # The whole model.
+    "masks": Objective(_masks, (*_MASK, *_PROMPT)),
+}

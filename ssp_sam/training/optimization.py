@@ -1,0 +1,82 @@
+"""Parameter groups, learning rates and averaged weights of one phase."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ssp_sam.training.config import PhaseConfig
+from ssp_sam.training.trainee import Trainee
+
+
+def make_optimizer(trainee: Trainee, phase: PhaseConfig) -> torch.optim.AdamW:
+    """Return AdamW over what the phase trains; vectors and tables of embeddings do not decay."""
+    groups = []
+    for name, rate in phase.train.items():
+        part = trainee.part(name)
+        tables = {id(module.weight) for module in part.modules() if isinstance(module, nn.Embedding)}
+        kinds: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for parameter in part.parameters():
+            kinds[parameter.ndim < 2 or id(parameter) in tables].append(parameter)
+        for parameters, decay in zip(kinds, (phase.weight_decay, 0.0), strict=True):
+            if parameters:
+                groups.append({"params": parameters, "weight_decay": decay, "rate_share": rate})
+    return torch.optim.AdamW(groups, lr=phase.learning_rate, betas=(0.9, 0.99), fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, phase: PhaseConfig, step: int) -> float:
+    """Set the rates for `step` and return the phase's own: a linear warm-up, then half a cosine."""
+    if step < phase.warmup_steps:
+        share = (step + 1) / phase.warmup_steps
+    else:
+        progress = (step - phase.warmup_steps) / max(1, phase.steps - phase.warmup_steps)
+        low = phase.final_learning_rate_share
+        share = low + (1 - low) * (1 + math.cos(math.pi * progress)) / 2
+    for group in optimizer.param_groups:
+        group["lr"] = phase.learning_rate * share * group["rate_share"]
+    return phase.learning_rate * share
+
+
+class AveragedWeights:
+    """An exponential moving average of the parameters that are trained; early on it forgets faster, so it starts unbiased."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self._live = {name: value.detach() for name, value in module.named_parameters() if value.requires_grad}
+        self._average = {name: value.clone() for name, value in self._live.items()}
+        self._decay = decay
+
+    def update(self, step: int) -> None:
+        """Take in the weights after `step` (counted from 0)."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self._average.values()), list(self._live.values()), 1 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Let the module hold the average while the context lasts."""
+        kept = {name: value.clone() for name, value in self._live.items()}
+        self._fill(self._average)
+        try:
+            yield
+        finally:
+            self._fill(kept)
+
+    def keep(self) -> None:
+        """Let the module hold the average from now on."""
+        self._fill(self._average)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the average by parameter name."""
+        return self._average
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Undo `state_dict`."""
+        for name, value in self._average.items():
+            value.copy_(state[name])
+
+    def _fill(self, values: Mapping[str, Tensor]) -> None:
+        for name, value in self._live.items():
+            value.copy_(values[name])

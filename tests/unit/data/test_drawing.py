@@ -1,0 +1,170 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssp_sam.data import DataError, GlyphSet, GlyphStyleNotFoundError
+from ssp_sam.data.__main__ import main
+from ssp_sam.data.backgrounds import WEIGHTS
+from ssp_sam.data.canvas import Canvas
+from ssp_sam.data.contact_sheet import outline
+from ssp_sam.data.demo import demo_scene
+from ssp_sam.data.glyphs import installed_styles, picture_file_name
+from ssp_sam.data.names import nouns
+from ssp_sam.data.rendering import DYES, dye_matrix, jitter_matrix, make_sprite
+from ssp_sam.data.things import COLOURS
+
+
+@pytest.fixture(scope="module")
+def glyphs() -> GlyphSet:
+    return GlyphSet()
+
+
+def square(side_px: int, colour: tuple[int, int, int] = (200, 40, 40)) -> Image.Image:
+    return Image.new("RGBA", (side_px, side_px), (*colour, 255))
+
+
+def test_a_missing_font_says_how_to_install_it(tmp_path: Path) -> None:
+    with pytest.raises(GlyphStyleNotFoundError, match="apt-get install fonts-noto-color-emoji"):
+        GlyphSet(folders=(tmp_path,))
+
+
+def test_unknown_styles_and_nouns_are_named(glyphs: GlyphSet) -> None:
+    with pytest.raises(DataError, match="no drawing style 'crayon'; there are noto, fluent-3d"):
+        GlyphSet(("crayon",))
+    with pytest.raises(DataError, match="no drawing style was named"):
+        GlyphSet(())
+    with pytest.raises(DataError, match="no picture of 'gadget'"):
+        glyphs.picture("gadget", "noto", 50)
+
+
+@pytest.mark.parametrize("style", ["noto", *(style for style in installed_styles() if style != "noto")])
+def test_every_noun_has_a_picture_of_its_own(style: str) -> None:
+    glyphs = GlyphSet((style,))
+    pictures = [glyphs.picture(noun, style, 200) for noun in nouns()]
+    assert all(min(picture.size) > 20 for picture in pictures)
+    assert len({picture.tobytes() for picture in pictures}) == len(pictures)
+
+
+def test_a_folder_of_pictures_is_a_style(tmp_path: Path) -> None:
+    with pytest.raises(GlyphStyleNotFoundError, match=r"fluent-3d is not in .*; to get it: .*fetch_glyph_styles.py"):
+        GlyphSet(("fluent-3d",), folders=(tmp_path,))
+    folder = tmp_path / "fluent-3d"
+    folder.mkdir()
+    canvas = Image.new("RGBA", (256, 256))
+    canvas.paste((10, 20, 30, 255), (20, 40, 220, 140))
+    canvas.save(folder / "1f415.webp", lossless=True)
+    glyphs = GlyphSet(("fluent-3d",), folders=(tmp_path,))
+    assert glyphs.picture("dog", "fluent-3d", 150).size == (200, 100)
+    assert glyphs.picture("dog", "fluent-3d", 90).size == (100, 50)
+    with pytest.raises(GlyphStyleNotFoundError, match=r"1f408\.webp is not in"):
+        glyphs.picture("cat", "fluent-3d", 90)
+
+
+def test_file_names_leave_out_the_variation_selector() -> None:
+    assert picture_file_name("\U0001f577\ufe0f") == "1f577.webp"
+
+
+def test_pictures_come_in_the_size_that_is_needed(glyphs: GlyphSet) -> None:
+    assert max(glyphs.picture("dog", "noto", 30).size) < max(glyphs.picture("dog", "noto", 100).size)
+    assert max(glyphs.picture("dog", "noto", 30).size) >= 30
+
+
+@pytest.mark.parametrize("kind", WEIGHTS, ids=lambda kind: kind.__name__)
+def test_backgrounds_are_pictures_of_the_asked_size(kind) -> None:  # type: ignore[no-untyped-def]
+    for seed in range(5):
+        pixels = kind(96, np.random.default_rng(seed))
+        assert pixels.shape == (96, 96, 3)
+        assert pixels.dtype == np.uint8
+        again = kind(96, np.random.default_rng(seed))
+        assert np.array_equal(pixels, again)
+
+
+def test_a_sprite_is_scaled_and_turned_about_its_middle() -> None:
+    sprite = make_sprite(square(100), 50, matrix=np.eye(3, 4))
+    assert sprite.picture.size == (50, 50)
+    assert sprite.solid.all()
+    turned = make_sprite(square(100), 50, matrix=np.eye(3, 4), turn_degrees=45)
+    rows, columns = np.nonzero(turned.solid)
+    assert abs(turned.solid.sum() - 2500) < 100
+    assert abs(rows.mean() + 0.5 - turned.solid.shape[0] / 2) < 0.5
+    assert abs(columns.mean() + 0.5 - turned.solid.shape[1] / 2) < 0.5
+
+
+def test_positive_degrees_turn_counter_clockwise_and_mirroring_comes_first() -> None:
+    bar = Image.new("RGBA", (100, 20), (0, 0, 0, 255))
+    bar.paste((0, 0, 0, 0), (50, 0, 100, 20))  # only its left half is left
+    upright = make_sprite(bar, 100, matrix=np.eye(3, 4), turn_degrees=-90).solid
+    assert upright[:50].mean() > 0.8
+    assert upright[50:].mean() < 0.2
+    mirrored = make_sprite(bar, 100, matrix=np.eye(3, 4), turn_degrees=-90, mirrored=True).solid
+    assert mirrored[50:].mean() > 0.8
+    assert mirrored[:50].mean() < 0.2
+
+
+@pytest.mark.parametrize("colour", DYES)
+def test_a_dyed_thing_has_the_colour_of_the_word(colour: str, glyphs: GlyphSet) -> None:
+    shares = np.array(
+        [make_sprite(glyphs.picture(noun, "noto", 60), 60, matrix=dye_matrix(colour)).colour_shares for noun in nouns()]
+    )
+    assert (shares.argmax(axis=1) == COLOURS.index(colour)).mean() > 0.98
+    assert np.median(shares[:, COLOURS.index(colour)]) > 0.9
+
+
+def test_jitter_is_slight_and_keeps_grey_nearly_grey() -> None:
+    for seed in range(50):
+        grey = jitter_matrix(np.random.default_rng(seed)) @ (128, 128, 128, 1)
+        assert np.ptp(grey) < 1
+        assert 80 < grey.mean() < 170
+
+
+def test_the_topmost_thing_is_seen_and_edges_are_blended() -> None:
+    canvas = Canvas(np.zeros((100, 100, 3), dtype=np.uint8))
+    assert canvas.put("dog", make_sprite(square(40), 40, matrix=np.eye(3, 4)), (40, 50))
+    assert canvas.put("cat", make_sprite(square(40, (0, 200, 0)), 40, matrix=np.eye(3, 4)), (70, 50))
+    dog, cat = canvas.things()
+    assert (dog.area_px, dog.full_area_px, cat.area_px) == (30 * 40, 40 * 40, 40 * 40)
+    assert dog.box_xyxy_px == (20, 30, 50, 70)
+    assert dog.centre_xy_px == (35, 50)
+    assert tuple(canvas.image()[50, 55]) == (0, 200, 0)
+
+
+def test_a_thing_that_would_hide_too_much_is_not_put() -> None:
+    canvas = Canvas(np.zeros((100, 100, 3), dtype=np.uint8))
+    small, large = (make_sprite(square(40), side_px, matrix=np.eye(3, 4)) for side_px in (20, 60))
+    assert canvas.put("dog", small, (50, 50))
+    before = canvas.image()
+    assert not canvas.put("cat", large, (50, 50))
+    assert not canvas.put("cat", large, (100, 100))  # three quarters of it are outside
+    assert not canvas.put("cat", large, (300, 300))
+    assert np.array_equal(canvas.image(), before)
+    assert len(canvas.things()) == 1
+
+
+def test_outline_is_the_edge_of_the_mask() -> None:
+    mask = np.zeros((20, 20), dtype=np.bool_)
+    mask[5:15, 5:15] = True
+    expected = mask.copy()
+    expected[7:13, 7:13] = False
+    assert np.array_equal(outline(mask, width_px=2), expected)
+
+
+def test_the_demo_shows_every_sort_of_phrase() -> None:
+    scene = demo_scene()
+    assert scene.image.shape == (480, 640, 3)
+    assert len(scene.things) == 10
+    for expression in scene.expressions:
+        assert expression.mask.shape == (480, 640)
+        assert expression.mask.any() != expression.kind.startswith("absent"), expression.phrase
+    assert {"position", "group", "and", "absent-noun"} <= {expression.kind for expression in scene.expressions}
+
+
+def test_command_line_draws_and_reports_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "sheet.png"
+    assert main(["--split", "val", "--count", "3", "--side-px", "96", "--out", str(out)]) == 0
+    assert Image.open(out).size[0] > 3 * 96
+    assert main(["--seed", "-1", "--out", str(out)]) == 1
+    assert "seed is -1" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["--count", "0", "--out", str(out)])

@@ -1,0 +1,264 @@
+"""Every phrase is read again, by rules of its own, and what it means is worked out slowly from the scene's things."""
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from ssp_sam.data import Expression, Scene, SceneGenerator, Thing, expressions_for
+from ssp_sam.data.demo import demo_scene
+from ssp_sam.data.names import Name, names, nouns
+from ssp_sam.data.phrases import ABSENT_SHARE, ABSENT_WEIGHTS, KINDS, PRESENT_WEIGHTS
+from ssp_sam.data.things import COLOURS
+
+SCENES = 200
+
+RANKS = {
+    word: rank
+    for rank, pair in enumerate(["first 1st", "second 2nd", "third 3rd", "fourth 4th", "fifth 5th"])
+    for word in pair.split()
+}
+
+# How each meaning is worded: N is the name, M the name of another thing.
+PATTERNS = {
+    "left": r"(left|leftmost|left-most|far left) N|N (on|to|furthest to) the left( side)?|N left",
+    "right": r"(right|rightmost|right-most|far right) N|N (on|to|furthest to) the right( side)?|N right",
+    "top": r"(top|upper|topmost|highest) N|N (at the top|on top|up top)",
+    "bottom": r"(bottom|lower|bottommost|lowest) N|N (at|on|down at) the bottom",
+    "middle": r"(middle|center) N|N in the (middle|center)|N between the other two",
+    "top left": r"(top|upper) left N|N (in|at) the (top left|upper left corner)",
+    "top right": r"(top|upper) right N|N (in|at) the (top right|upper right corner)",
+    "bottom left": r"(bottom|lower) left N|N (in|at) the (bottom left|lower left corner)",
+    "bottom right": r"(bottom|lower) right N|N (in|at) the (bottom right|lower right corner)",
+    "largest": r"(largest|biggest|big|large|bigger|larger) N",
+    "smallest": r"(smallest|small|little|tiniest|smaller) N",
+    "ordinal": rf"(?P<rank>{'|'.join(RANKS)}) N from (the )?(?P<side>left|right|top|bottom)",
+    "left of": r"N (to the |on the )?left (side )?of M",
+    "right of": r"N (to the |on the )?right (side )?of M",
+    "above": r"N (above|over|higher than) M",
+    "below": r"N (below|under|beneath|lower than) M",
+    "next to": r"N (next to|beside|by|close to) M",
+    "colour": rf"(?P<colour>{'|'.join(COLOURS)}) N",
+    "alone": r"N",
+}
+NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5}
+NAMES = names()
+
+
+def centre(thing: Thing) -> tuple[float, float]:
+    rows, columns = np.nonzero(thing.mask)
+    return (columns.min() + columns.max() + 1) / 2, (rows.min() + rows.max() + 1) / 2
+
+
+def ordered(members: list[Thing], side: str) -> list[Thing]:
+    axis, reverse = {"left": (0, False), "right": (0, True), "top": (1, False), "bottom": (1, True)}[side]
+    return sorted(members, key=lambda thing: centre(thing)[axis], reverse=reverse)
+
+
+BESIDE: dict[str, Callable[[Thing, Thing], bool]] = {
+    "left of": lambda subject, other: centre(subject)[0] < centre(other)[0],
+    "right of": lambda subject, other: centre(subject)[0] > centre(other)[0],
+    "above": lambda subject, other: centre(subject)[1] < centre(other)[1],
+    "below": lambda subject, other: centre(subject)[1] > centre(other)[1],
+}
+
+
+def meant_by(meaning: str, match: re.Match[str], members: list[Thing], other: Thing | None) -> list[Thing]:
+    """What a person would take the phrase to mean, without any margin."""
+    if not members or meaning == "alone":
+        found = members
+    elif meaning == "middle":
+        found = [ordered(members, "left")[len(members) // 2]]
+    elif meaning in {"largest", "smallest"}:
+        found = sorted(members, key=lambda thing: np.count_nonzero(thing.mask), reverse=meaning == "largest")[:1]
+    elif meaning == "ordinal":
+        found = [ordered(members, match["side"])[RANKS[match["rank"]]]]
+    elif meaning == "colour":
+        found = [max(members, key=lambda thing: thing.colour_shares[COLOURS.index(match["colour"])])]
+    elif other is None:  # a side or a corner
+        found, *rest = (ordered(members, side)[:1] for side in meaning.split())
+        assert all(same[0] is found[0] for same in rest)
+    elif meaning == "next to":
+        found = [min(members, key=lambda thing: box_gap(thing, other))]
+    else:
+        found = [thing for thing in members if BESIDE[meaning](thing, other)]
+    return found
+
+
+def box_gap(first: Thing, second: Thing) -> float:
+    gaps = []
+    for axis in (0, 1):
+        a, b = (np.nonzero(thing.mask.any(axis=axis))[0] for thing in (first, second))
+        gaps.append(max(a[0] - b[-1] - 1, b[0] - a[-1] - 1, 0))
+    return float(np.hypot(*gaps))
+
+
+def members_of(name: Name, scene: Scene) -> list[Thing]:
+    return [thing for thing in scene.things if thing.noun in name.members]
+
+
+def single_readings(phrase: str, scene: Scene) -> list[list[Thing]]:
+    """Every way to read a phrase about one thing: what each means."""
+    result = []
+    for name in (name for name in NAMES if name.singular in phrase):
+        members = members_of(name, scene)
+        for meaning, pattern in PATTERNS.items():
+            filled = pattern.replace("N", re.escape(name.singular)).replace("M", "(?P<other>.+)")
+            match = re.fullmatch(f"(?:(?:the|an?) )?(?:{filled})", phrase)
+            if match is None:
+                continue
+            other = None
+            if "other" in match.groupdict():
+                other_names = [n for n in NAMES if n.singular == match["other"].removeprefix("the ")]
+                if not other_names:
+                    continue
+                if members:  # only then it must be clear which other thing is meant
+                    [other] = members_of(other_names[0], scene)
+            result.append(meant_by(meaning, match, members, other))
+    return result
+
+
+def plural_readings(phrase: str, scene: Scene) -> list[list[Thing]]:
+    """Every way to read a phrase about all things of a name: what each means."""
+    result = []
+    for name in (name for name in NAMES if name.singular in phrase or name.plural in phrase):
+        plural = (
+            rf"(?:(?:(?:all(?: of)? )?the|all|both(?: of the)?) )?(?:(?:{'|'.join(NUMBERS)}) )?{re.escape(name.plural)}"
+        )
+        if re.fullmatch(rf"{plural}|(?:every|each) {re.escape(name.singular)}", phrase):
+            result.append(members_of(name, scene))
+    return result
+
+
+def readings(expression: Expression, scene: Scene) -> list[list[Thing]]:
+    phrase = expression.phrase.lower()
+    kind = expression.kind.removeprefix("absent-")
+    if kind == "and":
+        parts = re.split(", | and ", phrase.removeprefix("both "))
+        combined = itertools.product(*(single_readings(part, scene) for part in parts))
+        return [[thing for part in parts for thing in part] for parts in combined]
+    if kind == "all":
+        return plural_readings(phrase, scene)
+    if kind == "group":
+        return plural_readings(phrase, scene) + single_readings(phrase, scene)
+    return single_readings(phrase, scene)
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scene]:
+    generator = SceneGenerator(seed=5, side_px=128)
+    return [generator.scene(index) for index in range(SCENES)]
+
+
+def test_truth_masks_agree_with_a_slow_reading_of_the_phrase(scenes: list[Scene]) -> None:
+    for number, scene in enumerate(scenes):
+        for expression in scene.expressions:
+            found = readings(expression, scene)
+            assert found, f"scene {number}: nobody can read {expression.phrase!r} ({expression.kind})"
+            for things in found:
+                expected = np.zeros_like(expression.mask)
+                for thing in things:
+                    expected = expected | thing.mask
+                assert np.array_equal(expression.mask, expected), f"scene {number}: {expression.phrase!r}"
+
+
+def test_the_demo_means_what_its_phrases_say() -> None:
+    scene = demo_scene()
+    for expression in scene.expressions:
+        for things in readings(expression, scene):
+            expected = np.logical_or.reduce([np.zeros_like(expression.mask), *(thing.mask for thing in things)])
+            assert np.array_equal(expression.mask, expected), expression.phrase
+
+
+def test_absent_kinds_have_no_target_and_present_kinds_have_one(scenes: list[Scene]) -> None:
+    for expression in (expression for scene in scenes for expression in scene.expressions):
+        assert expression.mask.any() != expression.kind.startswith("absent-"), expression.phrase
+
+
+def test_numbers_said_are_the_numbers_there(scenes: list[Scene]) -> None:
+    for scene in scenes:
+        for expression in scene.expressions:
+            said = [word for word in expression.phrase.lower().split() if word in NUMBERS]
+            if expression.kind in {"all", "group"} and said:
+                [count] = {len(things) for things in readings(expression, scene)}
+                assert count == NUMBERS[said[0]]
+
+
+def test_a_noun_alone_names_one_thing(scenes: list[Scene]) -> None:
+    for scene in scenes:
+        for expression in scene.expressions:
+            if expression.kind == "noun":
+                assert sum(bool((thing.mask & expression.mask).any()) for thing in scene.things) == 1
+
+
+def test_every_kind_occurs_and_about_the_stated_share_is_absent(scenes: list[Scene]) -> None:
+    counts = Counter(expression.kind for scene in scenes for expression in scene.expressions)
+    total = sum(counts.values())
+    assert set(counts) == set(KINDS) == {*PRESENT_WEIGHTS, *ABSENT_WEIGHTS}
+    assert all(counts[kind] >= 0.03 * total for kind in PRESENT_WEIGHTS), counts
+    absent = sum(counts[kind] for kind in ABSENT_WEIGHTS) / total
+    assert ABSENT_SHARE - 0.04 < absent < ABSENT_SHARE + 0.04
+
+
+def test_phrases_are_clean_and_differ_within_a_scene(scenes: list[Scene]) -> None:
+    for scene in scenes:
+        phrases = [expression.phrase for expression in scene.expressions]
+        assert len({phrase.lower() for phrase in phrases}) == len(phrases)
+        for phrase in phrases:
+            assert re.fullmatch(r"[A-Za-z0-9 ,'-]{3,}", phrase), phrase
+            assert phrase == " ".join(phrase.split())
+            assert "None" not in phrase
+
+
+def thing(noun: str, left: int, top: int, side: int, colour: str | None = None) -> Thing:
+    """A square thing on a scene of 100 pixels."""
+    mask = np.zeros((100, 100), dtype=np.bool_)
+    mask[top : top + side, left : left + side] = True
+    shares = tuple(float(word == colour) for word in COLOURS)
+    return Thing(noun, mask, (left, top, left + side, top + side), side * side, side * side, shares)
+
+
+def phrases_of(things: list[Thing], kind: str, draws: int = 400) -> set[str]:
+    found = expressions_for(things, np.random.default_rng(0), draws)
+    return {expression.phrase.lower() for expression in found if expression.kind == kind}
+
+
+@pytest.mark.parametrize(("gap_px", "said"), [(7, False), (8, True)])
+def test_left_and_right_need_the_stated_margin(gap_px: int, said: bool) -> None:
+    things = [thing("dog", 10, 10, 20), thing("dog", 10 + gap_px, 50, 20)]
+    assert any("left" in phrase for phrase in phrases_of(things, "position")) == said
+
+
+@pytest.mark.parametrize(("side_px", "said"), [(23, False), (24, True)])  # 23² / 20² = 1.32, 24² / 20² = 1.44
+def test_sizes_need_the_stated_ratio(side_px: int, said: bool) -> None:
+    things = [thing("dog", 10, 10, 20), thing("dog", 50, 50, side_px)]
+    assert bool(phrases_of(things, "size")) == said
+
+
+def test_a_doubtful_thing_keeps_a_name_from_being_used() -> None:
+    things = [thing("banana", 10, 10, 20), thing("tomato", 50, 50, 20)]
+    groups = phrases_of(things, "group") | phrases_of(things, "absent-group")
+    assert not any("fruit" in phrase or "vegetable" in phrase for phrase in groups)
+    assert any("food" in phrase for phrase in groups)
+
+
+def test_colour_is_said_only_where_it_tells_things_apart() -> None:
+    apart = [thing("dog", 10, 10, 20, "blue"), thing("dog", 50, 50, 20, "red")]
+    alike = [thing("dog", 10, 10, 20, "blue"), thing("dog", 50, 50, 20, "blue")]
+    assert "the blue dog" in phrases_of(apart, "colour")
+    assert not phrases_of(alike, "colour")
+
+
+def test_vocabulary_is_whole() -> None:
+    known = set(nouns())
+    assert len(known) == len(nouns()) >= 150
+    assert list(nouns()) == sorted(nouns())
+    for name in NAMES:
+        assert name.members <= known, (name.singular, name.members - known)
+        assert name.doubtful <= known, (name.singular, name.doubtful - known)
+        assert not name.members & name.doubtful, name.singular
+        assert " and " not in name.singular
+    assert len({name.singular for name in NAMES}) == len(NAMES)
