@@ -1,4 +1,4 @@
-"""Segment an example picture by phrases, with a server of its own: start it, ask it over gRPC, draw the answers, stop it.
+"""Segment an example picture by phrases with a server of its own: start it, ask it, draw the answers, stop it.
 
 python scripts/demo.py
 """

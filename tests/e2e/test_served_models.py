@@ -1,4 +1,4 @@
-"""Both entry models on the real server: the predictor's answers, alone and under load, and errors that hurt nobody else."""
+"""Both entry models on the real server: the predictor's answers, alone and under load, and errors that stay alone."""
 
 from __future__ import annotations
 
