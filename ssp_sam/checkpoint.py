@@ -2,13 +2,16 @@
 
 A published `.pth` is `torch.save` of {"model", "optimizer", "lr_scheduler", "epoch", "args"}. Its `encoder.*` keys
 are CLIP in OpenAI's layout; the release's trainer saves the blocks with the second stream under other names
-(`attn.qkv`, `attn.proj`) and leaves a stray copy of the last one under `encoder.visual.attn`. Both layouts load.
+(`attn.qkv`, `attn.proj`) and leaves a stray copy of the last one under `encoder.visual.attn`. Both layouts load, and
+`ssp_sam.clip_checkpoint` brings every other one into OpenAI's.
 """
 
 from __future__ import annotations
 
 import argparse
+import pickle
 import re
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,9 @@ from ssp_sam.errors import InvalidArgumentError
 from ssp_sam.modeling.ssp_sam import STAGES
 
 StateDict = dict[str, Tensor]
+
+CLIP_PREFIX = "encoder."  # of CLIP's keys in a published checkpoint
+_DDP_PREFIX = "module."  # of every key when the state is that of a DistributedDataParallel
 
 _IMAGE_BLOCK = r"encoder\.visual\.transformer\.resblocks\.(\d+)\."
 _TEXT_BLOCK = r"encoder\.transformer\.resblocks\.(\d+)\."
@@ -71,13 +77,24 @@ _COMPILED = tuple((re.compile(pattern), target) for pattern, target in _RULES)
 def load_published(path: str | Path) -> StateDict:
     """Return the parameters in a published `.pth` (or a bare state dict) by their published names.
 
-    No pickled code runs: besides tensors only `argparse.Namespace` is let through.
+    The tensors are mapped from the file, not read, unless it has torch's format of before 2020. No pickled code runs:
+    besides tensors only `argparse.Namespace` is let through. Raises InvalidArgumentError for a file that holds anything
+    else, is damaged, or is no checkpoint.
     """
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        # Not torch's own words: they advise to load the file unsafely.
+        raise InvalidArgumentError(
+            f"{path} is not a checkpoint that can be loaded: it is damaged, or holds more than the tensors, plain "
+            "values and argparse.Namespace that are allowed"
+        ) from error
     state = content.get("model", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InvalidArgumentError(f"{path} holds no state dict: expected tensors by name, at the top or under 'model'")
+    if state and all(key.startswith(_DDP_PREFIX) for key in state):
+        return {key.removeprefix(_DDP_PREFIX): value for key, value in state.items()}
     return dict(state)
 
 

@@ -97,14 +97,12 @@ def box_xyxy_px(box_cxcywh_norm: FloatArray, geometry: Geometry, clip_side_px: i
     box_cxcywh_norm: (P, 4), centre and size in 0..1 of CLIP's padded square, whose side is `clip_side_px`.
     """
     centre, size = box_cxcywh_norm[:, :2] * clip_side_px, box_cxcywh_norm[:, 2:] * clip_side_px
-    (height, width), (clip_height, clip_width), (top, left) = (
-        geometry.original_hw,
-        geometry.clip_hw,
-        geometry.clip_offset_tl,
-    )
+    (height, width), (clip_height, clip_width) = geometry.original_hw, geometry.clip_hw
+    top, left = geometry.clip_offset_tl
     corners = np.concatenate([centre - size / 2, centre + size / 2], axis=1) - np.tile([left, top], 2)
     corners = corners * np.tile([width / clip_width, height / clip_height], 2)
-    return corners.clip(0, np.tile([width, height], 2)).astype(np.float32)
+    boxes: FloatArray = corners.clip(0, np.tile([width, height], 2)).astype(np.float32)
+    return boxes
 
 
 def full_size_logits(logits: FloatArray, geometry: Geometry, sam_side_px: int) -> FloatArray:

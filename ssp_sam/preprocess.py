@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from ssp_sam.config import Preset
 from ssp_sam.errors import InvalidArgumentError
@@ -63,20 +63,20 @@ def decode_image(data: bytes) -> Image.Image:
     check_image_bytes(len(data))
     try:
         image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise InvalidArgumentError(
-            f"not an image of a known format: got {len(data)} bytes starting with {data[:8]!r}; "
-            f"allowed are {', '.join(IMAGE_FORMATS)}"
-        ) from error
     except Image.DecompressionBombError as error:
         raise InvalidArgumentError(
             f"image too large: at most {MAX_IMAGE_PIXELS} pixels are allowed ({error})"
+        ) from error
+    except Exception as error:  # whatever Pillow's parsers stumble over in a damaged file; TypeError was seen
+        raise InvalidArgumentError(
+            f"not an image of a known format: got {len(data)} bytes starting with {data[:8]!r}; "
+            f"allowed are {', '.join(IMAGE_FORMATS)}"
         ) from error
     check_image_size(image.width, image.height)
     try:
         image.load()
         return to_rgb(ImageOps.exif_transpose(image))
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # as above
         raise InvalidArgumentError(f"the {image.format} file of {len(data)} bytes is broken: {error}") from error
 
 
@@ -107,9 +107,10 @@ def read_image(image: ImageInput) -> Image.Image:
         return decode_image(image)
     if isinstance(image, (str, os.PathLike)):
         try:
-            return decode_image(Path(image).read_bytes())
-        except OSError as error:
+            data = Path(image).read_bytes()
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
             raise InvalidArgumentError(f"cannot read the image {os.fspath(image)!r}: {error}") from error
+        return decode_image(data)
     raise InvalidArgumentError(
         f"an image must be a path, bytes, a uint8 array (H, W, 3) or a Pillow image; got {type(image).__name__}"
     )

@@ -60,11 +60,12 @@ def _clean(phrase: str) -> str:
 
 @lru_cache(maxsize=VOCABULARY_SIZE)
 def _token_text(token_id: int) -> str:
-    token: str = _tokenizer().id_to_token(token_id)
+    token = _tokenizer().id_to_token(token_id)
+    assert token is not None  # the ids are our own
     if token in (START, END):
         return token
-    letters = {letter: byte for byte, letter in enumerate(_byte_letters())}
-    data = bytes(letters[letter] for letter in token.removesuffix("</w>"))
+    letters = _byte_letters()
+    data = bytes(letters.index(letter) for letter in token.removesuffix("</w>"))
     return data.decode("utf-8", errors="replace")
 
 
@@ -72,12 +73,13 @@ def _start_id() -> int:
     return VOCABULARY_SIZE - 2
 
 
-def _byte_letters() -> list[str]:
+@lru_cache(maxsize=1)
+def _byte_letters() -> tuple[str, ...]:
     """Return the printable letter that stands for each byte in the vocabulary, indexed by byte."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     letters = {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
-    return [letters[byte] for byte in range(256)]
+    return tuple(letters[byte] for byte in range(256))
 
 
 @lru_cache(maxsize=1)
@@ -86,9 +88,8 @@ def _tokenizer() -> Tokenizer:
     lines = gzip.decompress(packed).decode("utf-8").split("\n")
     # The first line is a comment; the file goes on past the merges that CLIP's vocabulary has room for.
     merges = [(a, b) for a, b in (line.split() for line in lines[1 : VOCABULARY_SIZE - 2 * 256 - 2 + 1])]
-    letters = _byte_letters()
     # The order of the file that the vocabulary was first numbered by: printable bytes first.
-    letters = [letter for letter in letters if ord(letter) < 256] + [letter for letter in letters if ord(letter) >= 256]
+    letters = sorted(_byte_letters(), key=lambda letter: (ord(letter) >= 256, ord(letter)))
     words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(merge) for merge in merges), START, END]
     vocabulary = {word: index for index, word in enumerate(words)}
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, end_of_word_suffix="</w>"))

@@ -1,1 +1,1 @@
-"""The field's metrics for referring segmentation, and the measuring of a model with them. `metrics` imports no torch."""
+"""The field's metrics for referring segmentation, and calibration. `metrics` imports no torch."""

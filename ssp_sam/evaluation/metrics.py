@@ -36,7 +36,7 @@ class Overlap:
     def of(cls, predicted: BoolMask, truth: BoolMask) -> Overlap:
         """Compare two bool masks of the same shape; raise ValueError if the shapes differ."""
         if predicted.shape != truth.shape:
-            raise ValueError(f"the predicted mask is {predicted.shape}, the truth is {truth.shape}; they must be the same")
+            raise ValueError(f"a mask of shape {predicted.shape} cannot be compared with a truth of {truth.shape}")
         predicted_px, truth_px, shared_px = map(np.count_nonzero, (predicted, truth, predicted & truth))
         return cls(int(predicted_px), int(truth_px), int(shared_px))
 
@@ -77,13 +77,16 @@ class Metrics:
         return {"samples": self.samples, "targets": self.targets, **figures}
 
 
-def summarize(overlaps: Iterable[Overlap], thresholds: Iterable[float] = PRECISION_THRESHOLDS) -> Metrics:
-    """Work out all metrics of a set of samples."""
+def summarize(
+    overlaps: Iterable[Overlap], thresholds: Iterable[float] = PRECISION_THRESHOLDS, *, strict: bool = False
+) -> Metrics:
+    """Work out all metrics of a set of samples; `strict`: Pr@t asks for an IoU above t, as PhraseCut does."""
     table = np.array([(o.predicted_px, o.truth_px, o.shared_px) for o in overlaps], dtype=np.int64).reshape(-1, 3)
     predicted, truth, shared = table.T
     union = predicted + truth - shared
     iou = np.divide(shared, union, out=np.ones(len(table)), where=union > 0)
     has_target = truth > 0
+    exceeds = np.greater if strict else np.greater_equal
     return Metrics(
         samples=len(table),
         targets=int(has_target.sum()),
@@ -91,7 +94,7 @@ def summarize(overlaps: Iterable[Overlap], thresholds: Iterable[float] = PRECISI
         ciou=_ratio(shared.sum(), union.sum()),
         miou=_mean(iou[has_target]),
         oiou=_ratio(shared[has_target].sum(), union[has_target].sum()),
-        precision={threshold: _mean(iou[has_target] >= threshold) for threshold in thresholds},
+        precision={threshold: _mean(exceeds(iou[has_target], threshold)) for threshold in thresholds},
         n_acc=_mean(predicted[~has_target] == 0),
         t_acc=_mean(predicted[has_target] > 0),
     )

@@ -82,11 +82,11 @@ class PromptLayer(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, position: Tensor) -> Tensor:
-        """Map (P, 1+Q+N, D) to the same shape; position: (1+Q+N, D)."""
-        query = x + position
-        attended, _ = self.self_attn(query, query, x, need_weights=False)
-        x = self.norm1(x + attended)
+    def forward(self, x: Tensor, position: Tensor, rows: int | None = None) -> Tensor:
+        """Map (P, 1+Q+N, D) to the same shape, or to its first `rows` tokens; position: (1+Q+N, D)."""
+        key = x + position
+        attended, _ = self.self_attn(key[:, :rows], key, x, need_weights=False)
+        x = self.norm1(x[:, :rows] + attended)
         out: Tensor = self.norm2(x + self.linear2(F.relu(self.linear1(x))))
         return out
 
@@ -108,9 +108,10 @@ class PromptGenerator(nn.Module):
         """Return prompt_tokens (P, Q, D) and box_cxcywh_norm (P, 4) of fused patches (P, N, D)."""
         own = torch.cat([self.reg_token.weight, self.prompt_token.weight])  # (1 + Q, D)
         x = torch.cat([own.expand(len(fused), -1, -1).to(fused.dtype), fused], dim=1)  # (P, 1 + Q + N, D)
-        for layer in self.layers:
+        *earlier, last = self.layers
+        for layer in earlier:
             x = layer(x, self.position.weight)
-        x = self.norm(x[:, : len(own)])
+        x = self.norm(last(x, self.position.weight, rows=len(own)))  # nobody reads what the patches become
         return x[:, 1:], self.bbox_embed(x[:, 0]).sigmoid()
 
 

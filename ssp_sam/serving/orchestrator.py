@@ -225,6 +225,8 @@ class Orchestrator:
                 raise CancelledError("the caller has cancelled the request")
             left_s = None if request.deadline_s is None else request.deadline_s - time.monotonic()
             return await asyncio.wait_for(task, left_s)
+        except DeadlineExceededError:  # a stage's own, which is a TimeoutError as well
+            raise
         except asyncio.TimeoutError:
             raise DeadlineExceededError("the time allowed for the request ran out on the server") from None
         finally:

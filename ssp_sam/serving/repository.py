@@ -11,17 +11,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from ssp_sam.config import Preset, get_preset
+from ssp_sam.digest import sha256_of
 from ssp_sam.errors import InvalidArgumentError
 from ssp_sam.postprocess import Calibration
 from ssp_sam.serving import contract
@@ -51,7 +52,8 @@ class Manifest:
     """What a repository serves.
 
     dtype: precision of the stored weights and of computation ("fp32", "bf16" or "fp16"; "auto" stores fp16 and computes
-    in what suits the device). source: where the weights came from, for people. weights_sha256: by stage.
+    in what suits the device). source: where the weights came from, for people. weights_sha256: by stage. versions: of
+    the packages that wrote the weights.
     """
 
     preset: str
@@ -59,6 +61,7 @@ class Manifest:
     calibration: Calibration = field(default_factory=Calibration)
     source: Mapping[str, str] = field(default_factory=dict)
     weights_sha256: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     @property
@@ -97,24 +100,31 @@ def write_repository(
     calibration: Calibration,
     source: Mapping[str, str],
 ) -> None:
-    """Write a whole repository: weights of all stages (floating-point ones in `dtype`), manifest, configurations."""
+    """Write a whole repository: weights of all stages (floating-point ones in `dtype`), manifest, configurations.
+
+    Stages are taken from the mapping one by one, so that one that makes them on demand is never held whole.
+    """
+    digests = {stage: _write_weights(weights_path(out, stage), preset, stage, stages[stage], dtype) for stage in stages}
+    versions = {package: version(package) for package in ("ssp-sam", "torch", "safetensors")}
+    manifest = Manifest(preset.name, dtype, calibration, source, digests, versions)
+    (Path(out) / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
+    write_configurations(out)
+
+
+def _write_weights(path: Path, preset: Preset, stage: str, parameters: Mapping[str, Tensor], dtype: str) -> str:
+    """Write the parameters of one stage; return the file's SHA-256."""
     import torch
     from safetensors.torch import save_file
 
     storage = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "auto": torch.float16}[dtype]
-    digests = {}
-    for stage, parameters in stages.items():
-        path = weights_path(out, stage)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {
-            key: (value.to(storage) if value.is_floating_point() else value).contiguous()
-            for key, value in parameters.items()
-        }
-        save_file(tensors, path, metadata={"preset": preset.name, "stage": stage})
-        digests[stage] = hashlib.sha256(path.read_bytes()).hexdigest()
-    manifest = Manifest(preset.name, dtype, calibration, source, digests)
-    (Path(out) / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
-    write_configurations(out)
+    tensors = {
+        key: (value.to(storage) if value.is_floating_point() else value).contiguous()
+        for key, value in parameters.items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # One entry: safetensors writes several in any order, and the same weights should have the same digest.
+    save_file(tensors, path, metadata={"parameters": f"{preset.name} {stage}"})
+    return sha256_of(path)
 
 
 def write_configurations(repository: str | Path) -> None:

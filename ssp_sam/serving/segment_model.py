@@ -61,7 +61,8 @@ class SegmentModel:
         self.loop.set_default_executor(ThreadPoolExecutor(int(parameters["call_threads"]), "call-stage"))
         self.thread = threading.Thread(target=self.loop.run_forever, name="orchestrator", daemon=True)
         self.thread.start()
-        self.metrics = asyncio.run_coroutine_threadsafe(publish_metrics(self.orchestrator), self.loop)
+        self.metrics = Metrics()
+        self.publishing = asyncio.run_coroutine_threadsafe(self._publish(), self.loop)
 
     def execute(self, requests: Sequence[Any]) -> None:
         """Take the requests over; their answers follow through their response senders."""
@@ -76,13 +77,29 @@ class SegmentModel:
                 asyncio.run_coroutine_threadsafe(self._answer(taken, sender), self.loop)
 
     def finalize(self) -> None:
-        """Let the requests in flight finish, then stop."""
-        deadline_s = time.monotonic() + SHUTDOWN_TIMEOUT_S
-        while self.orchestrator.in_flight and time.monotonic() < deadline_s:
-            time.sleep(0.05)
-        self.metrics.cancel()
+        """Let what is under way finish, then stop."""
+        self.publishing.cancel()
+        asyncio.run_coroutine_threadsafe(self._drain(), self.loop).result()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(SHUTDOWN_TIMEOUT_S)
+
+    async def _drain(self) -> None:
+        """Wait for every task: requests, also those that have not begun, and calls that nobody waits for any more."""
+        deadline_s = time.monotonic() + SHUTDOWN_TIMEOUT_S
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                pb_utils.Logger.log_error(f"segment: stopped with {len(others)} tasks under way")
+                return
+            await asyncio.wait(others, timeout=left_s)
+
+    async def _publish(self) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(self.metrics.publish, self.orchestrator)
+            except pb_utils.TritonModelException as error:
+                pb_utils.Logger.log_warn(f"segment: metrics are not published: {error}")
+            await asyncio.sleep(METRICS_PERIOD_S)
 
     def _read(self, request: Any, sender: Any) -> SegmentRequest:
         def value(name: str) -> Any:
@@ -167,30 +184,32 @@ def _error_of(model: str, message: str) -> SegmentationError:
     return error_from_message(message)
 
 
-async def publish_metrics(orchestrator: Orchestrator) -> None:
-    """Publish what the feature cache and the entry count, once a period: every update is a locked round trip."""
-    counters = {
-        "hits": "Requests whose image features were held",
-        "misses": "Requests whose image features had to be computed",
-        "joins": "Requests that waited for the same image in flight",
-        "evictions": "Image features dropped to stay in the budget",
-    }
-    counts = {
-        name: _metric(pb_utils.MetricFamily.COUNTER, f"ssp_sam_feature_cache_{name}_total", text)
-        for name, text in counters.items()
-    }
-    rejected = _metric(pb_utils.MetricFamily.COUNTER, "ssp_sam_rejected_total", "Requests refused because of load")
-    in_flight = _metric(pb_utils.MetricFamily.GAUGE, "ssp_sam_in_flight", "Requests in flight")
-    held = _metric(pb_utils.MetricFamily.GAUGE, "ssp_sam_feature_cache_bytes", "Bytes of image features held")
-    while True:
-        now = orchestrator.cache.counters
-        for name, metric in counts.items():
-            metric.increment(getattr(now, name) - metric.value())
-        rejected.increment(orchestrator.rejected - rejected.value())
-        in_flight.set(orchestrator.in_flight)
-        held.set(now.bytes_held)
-        await asyncio.sleep(METRICS_PERIOD_S)
+class Metrics:
+    """What the feature cache and the entry count, for Prometheus."""
 
+    def __init__(self) -> None:
+        counter, gauge = pb_utils.MetricFamily.COUNTER, pb_utils.MetricFamily.GAUGE
+        self.families: list[Any] = []  # a family takes its metrics with it when it goes
+        self.cache = {
+            "hits": self._metric(counter, "feature_cache_hits_total", "Requests whose image features were held"),
+            "misses": self._metric(counter, "feature_cache_misses_total", "Image features that had to be computed"),
+            "joins": self._metric(counter, "feature_cache_joins_total", "Requests that waited for the same image"),
+            "evictions": self._metric(counter, "feature_cache_evictions_total", "Features dropped for the budget"),
+        }
+        self.held_bytes = self._metric(gauge, "feature_cache_bytes", "Bytes of image features held")
+        self.in_flight = self._metric(gauge, "in_flight", "Requests in flight")
+        self.rejected = self._metric(counter, "rejected_total", "Requests refused because of load")
 
-def _metric(kind: Any, name: str, description: str) -> Any:
-    return pb_utils.MetricFamily(name=name, description=description, kind=kind).Metric(labels={})
+    def _metric(self, kind: Any, name: str, description: str) -> Any:
+        family = pb_utils.MetricFamily(name=f"ssp_sam_{name}", description=description, kind=kind)
+        self.families.append(family)
+        return family.Metric(labels={})
+
+    def publish(self, orchestrator: Orchestrator) -> None:
+        """Bring the metrics up to date; every update is a locked round trip to the server."""
+        counters = orchestrator.cache.counters
+        for name, metric in self.cache.items():
+            metric.increment(getattr(counters, name) - metric.value())
+        self.held_bytes.set(counters.bytes_held)
+        self.in_flight.set(orchestrator.in_flight)
+        self.rejected.increment(orchestrator.rejected - self.rejected.value())

@@ -61,13 +61,16 @@ class StageModel:
             return [failure] * len(rows)
 
     def _response(self, request: Any, answers: Sequence[Answer]) -> Any:
-        outputs = []
+        rows: list[dict[str, Array]] = []
         for answer in answers:
             if isinstance(answer, SegmentationError):
                 return pb_utils.InferenceResponse(error=triton_error(answer))
-        for name in request.requested_output_names():
-            values = np.stack([answer[name] for answer in answers if not isinstance(answer, SegmentationError)])
-            outputs.append(to_tensor(name, values.astype(self.output_dtypes[name], copy=False)))
+            rows.append(answer)
+        outputs = [
+            to_tensor(name, np.stack([row[name] for row in rows]).astype(self.output_dtypes[name], copy=False))
+            for name in request.requested_output_names()
+            if name in rows[0]  # by default all are asked for, also what would follow from an input left out
+        ]
         return pb_utils.InferenceResponse(output_tensors=outputs)
 
 

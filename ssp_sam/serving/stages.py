@@ -100,6 +100,7 @@ class Postprocess(RowStage):
 
     def run_row(self, row: Row) -> dict[str, Array]:
         """Answer one row."""
+        check_phrase_counts(row, (self.mask_logits, contract.BOX_CXCYWH_NORM.name, contract.IOU.name))
         encode = mask_encoder(row[contract.MASK_FORMAT.name][0])
         geometry = Geometry.from_array(row[contract.GEOMETRY.name])
         threshold = check_threshold(row[contract.MASK_THRESHOLD.name][0])
@@ -123,6 +124,13 @@ class Postprocess(RowStage):
             contract.AREA_PX.name: np.array(areas, dtype=np.int64),
             contract.IMAGE_SIZE.name: np.array(geometry.original_hw, dtype=np.int32),
         }
+
+
+def check_phrase_counts(row: Row, names: Sequence[str]) -> None:
+    """Raise InvalidArgumentError unless these inputs have the same number of phrases, at least one."""
+    counts = {name: len(row[name]) for name in names}
+    if len(set(counts.values())) != 1 or 0 in counts.values():
+        raise InvalidArgumentError(f"all inputs must have the same number of phrases, at least 1; got {counts}")
 
 
 def check_threshold(threshold: float) -> float:

@@ -11,10 +11,10 @@ from torch import nn
 
 from ssp_sam.checkpoint import load_stage_module
 from ssp_sam.config import Preset
-from ssp_sam.errors import InvalidArgumentError, SegmentationError
+from ssp_sam.errors import SegmentationError
 from ssp_sam.runtime import Runtime, set_cpu_threads
 from ssp_sam.serving import contract
-from ssp_sam.serving.stages import Answer, Array, Row, Stage, chunks, decode_expressions
+from ssp_sam.serving.stages import Answer, Array, Row, Stage, check_phrase_counts, chunks, decode_expressions
 from ssp_sam.tokenizer import token_texts, tokenize
 
 
@@ -81,9 +81,7 @@ class PhraseStage(TorchStage):
 
     def prepare(self, row: Row) -> Row:
         """Check a row; returns what `compute` works on."""
-        counts = {name: len(row[name]) for name in self.per_phrase}
-        if len(set(counts.values())) != 1 or 0 in counts.values():
-            raise InvalidArgumentError(f"all inputs must have the same number of phrases, at least 1; got {counts}")
+        check_phrase_counts(row, self.per_phrase)
         return row
 
     per_phrase: tuple[str, ...]

@@ -1,5 +1,6 @@
-"""Train a preset: `python -m ssp_sam.training --config configs/tiny.toml`. The same command continues a run that was stopped.
+"""Train a preset: `python -m ssp_sam.training --config configs/tiny.toml`.
 
+The same command continues a run that was stopped.
 To share the work among processes: `torchrun --nproc-per-node 2 -m ssp_sam.training --config configs/tiny.toml`.
 """
 
@@ -13,8 +14,9 @@ from pathlib import Path
 from ssp_sam.data import DataError
 from ssp_sam.errors import SegmentationError
 from ssp_sam.training.config import ConfigError, load_config
+from ssp_sam.training.learner import TrainingError
 from ssp_sam.training.ranks import Ranks
-from ssp_sam.training.run import Run, TrainingError
+from ssp_sam.training.run import Run
 
 EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED = 1, 2, 128 + signal.SIGTERM
 
@@ -23,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; return 0 when the run is finished, 143 when a signal stopped it with its state saved."""
     parser = argparse.ArgumentParser(prog="python -m ssp_sam.training", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="TOML file of the run")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs' folders (default: %(default)s)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept (default: %(default)s)")
     arguments = parser.parse_args(argv)
     try:
         config = load_config(arguments.config)

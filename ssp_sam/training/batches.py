@@ -1,10 +1,10 @@
-"""From scenes to batches. Sample k of step n of a phase is decided by (seed, phase, n, k) alone, so a resumed run sees the same."""
+"""From scenes to batches. Seed, step and place in the batch alone decide a sample, so a resumed run sees the same."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ssp_sam.config import Preset
-from ssp_sam.data import SceneGenerator
-from ssp_sam.preprocess import EncoderInputs, Geometry, prepare
+from ssp_sam.config import CONTEXT_LENGTH, Preset
+from ssp_sam.data import Expression, SceneGenerator
+from ssp_sam.preprocess import EncoderInputs, Geometry, UInt8Array, prepare
 from ssp_sam.tokenizer import tokenize
 from ssp_sam.training.config import DataConfig
 
@@ -31,7 +31,7 @@ class Batch:
 
     sam_image: uint8 (B, 3, S, S); clip_image: uint8 (B, 3, R, R); geometry: int32 (B, 4, 2), see `Geometry`;
     image_index: int64 (P,), the image of each target; token_ids: int32 (P, L), only zeros for things;
-    truth_mask: uint8 (P, 4G, 4G), covered share of each cell of SAM's padded square, 255 is all of it;
+    truth_mask: uint8 (P, 4G, 4G), covered share of each cell of SAM's padded square, 255 for all of it;
     truth_grid: float32 (P, N), covered share of each patch of CLIP's padded square;
     truth_box: float32 (P, 4), centre and size in 0..1 of CLIP's padded square, zeros if absent; absent: bool (P,).
     """
@@ -54,11 +54,21 @@ class Batch:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with its targets, all masks bool (H, W) at the image's own size; without phrases the targets are things."""
+    """One image, RGB uint8 (H, W, 3), and its targets.
 
-    image: npt.NDArray[np.uint8]
+    masks: their truths, bool (H, W); phrases, kinds: what each phrase says, and of which kind it is; both are empty
+    where the targets are things.
+    """
+
+    image: UInt8Array
     masks: Sequence[BoolMask]
     phrases: Sequence[str] = ()
+    kinds: Sequence[str] = ()
+
+    @property
+    def expressions(self) -> list[Expression]:
+        """The targets as the generator gave them."""
+        return [Expression(*each) for each in zip(self.phrases, self.kinds, self.masks, strict=True)]
 
 
 def scene_sample(generator: SceneGenerator, index: int, data: DataConfig, *, targets: str, count: int) -> Sample:
@@ -69,7 +79,8 @@ def scene_sample(generator: SceneGenerator, index: int, data: DataConfig, *, tar
         chosen = rng.permutation(len(scene.things))[:count]
         sample = Sample(scene.image, [scene.things[i].mask for i in chosen])
     else:
-        sample = Sample(scene.image, [e.mask for e in scene.expressions], [e.phrase for e in scene.expressions])
+        masks, phrases, kinds = zip(*((e.mask, e.phrase, e.kind) for e in scene.expressions), strict=True)
+        sample = Sample(scene.image, masks, phrases, kinds)
     return _stretched(sample, rng) if rng.random() < data.stretched_share else sample
 
 
@@ -80,11 +91,11 @@ def _stretched(sample: Sample, rng: np.random.Generator) -> Sample:
     size = (width, round(height / ratio)) if ratio > 1 else (round(width * ratio), height)
     image = np.asarray(Image.fromarray(sample.image).resize(size, Image.Resampling.BILINEAR))
     masks = [np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)) for mask in sample.masks]
-    return Sample(image, masks, sample.phrases)
+    return replace(sample, image=image, masks=masks)
 
 
-def make_batch(samples: Sequence[Sample], preset: Preset, text_positions: int) -> Batch:
-    """Bring samples into the form that the model takes."""
+def make_batch(samples: Sequence[Sample], preset: Preset, text_positions: int = CONTEXT_LENGTH) -> Batch:
+    """Bring samples into the form that the model takes; `text_positions` is that of `PhaseConfig`."""
     inputs = [prepare(Image.fromarray(sample.image), preset) for sample in samples]
     targets = [_targets(sample.masks, entry.geometry, preset) for sample, entry in zip(samples, inputs, strict=True)]
     token_ids = [_token_ids(sample, text_positions) for sample in samples]
@@ -119,7 +130,7 @@ def _token_ids(sample: Sample, text_positions: int) -> npt.NDArray[np.int32]:
 
 def _targets(
     masks: Sequence[BoolMask], geometry: Geometry, preset: Preset
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+) -> tuple[UInt8Array, npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Return truth_mask, truth_grid and truth_box of one image."""
     sam_side, clip_side = preset.sam.image_side_px, preset.clip.image_side_px
     on_sam = np.stack([_place(mask, geometry.sam_hw, (0, 0), sam_side) for mask in masks])
@@ -130,19 +141,23 @@ def _targets(
     return np.rint(truth_mask).astype(np.uint8), truth_grid.astype(np.float32), boxes
 
 
-def _place(mask: BoolMask, size_hw: tuple[int, int], offset_tl: tuple[int, int], side: int) -> npt.NDArray[np.uint8]:
-    """Return uint8 (side, side), the mask resized and placed as `preprocess.prepare` does it with the image."""
+def _place(mask: BoolMask, size_hw: tuple[int, int], offset_tl: tuple[int, int], side: int) -> UInt8Array:
+    """Return uint8 (side, side), the mask where `preprocess.prepare` puts the image."""
     square = np.zeros((side, side), dtype=np.uint8)
     (height, width), (top, left) = size_hw, offset_tl
     grey = Image.fromarray(mask.astype(np.uint8) * 255)
-    square[top : top + height, left : left + width] = np.asarray(grey.resize((width, height), Image.Resampling.BILINEAR))
+    resized = grey.resize((width, height), Image.Resampling.BILINEAR)
+    square[top : top + height, left : left + width] = np.asarray(resized)
     return square
 
 
-def _cell_means(squares: npt.NDArray[np.uint8], cells: int) -> npt.NDArray[np.float64]:
+def _cell_means(squares: UInt8Array, cells: int) -> npt.NDArray[np.float64]:
     """Return (count, cells, cells), the mean of each cell of (count, side, side)."""
     count, side, _ = squares.shape
-    return squares.reshape(count, cells, side // cells, cells, side // cells).mean(axis=(2, 4))
+    means: npt.NDArray[np.float64] = squares.reshape(count, cells, side // cells, cells, side // cells).mean(
+        axis=(2, 4)
+    )
+    return means
 
 
 def _box(mask: BoolMask, geometry: Geometry, clip_side: int) -> npt.NDArray[np.float32]:
@@ -154,7 +169,8 @@ def _box(mask: BoolMask, geometry: Geometry, clip_side: int) -> npt.NDArray[np.f
     high = np.array([cols[-1] + 1, rows[-1] + 1])
     ratio = np.divide(geometry.clip_hw, geometry.original_hw)[::-1]
     low, high = (end * ratio + geometry.clip_offset_tl[::-1] for end in (low, high))
-    return np.concatenate([(low + high) / 2, high - low]).astype(np.float32) / np.float32(clip_side)
+    box: npt.NDArray[np.float32] = (np.concatenate([(low + high) / 2, high - low]) / clip_side).astype(np.float32)
+    return box
 
 
 class SceneBatches(Dataset[Batch]):

@@ -31,8 +31,8 @@ class PhaseConfig:
     train: module -> its share of the learning rate; modules that are not named are frozen.
     loss_weights: loss of the objective -> weight; losses that are not named are not counted.
     absent_weight: how much more a phrase without target counts in the cross entropies.
-    text_positions: text is cut to that many positions, to save time. Only padding may be cut, and of what is computed only
-        the backward direction of the GRU ever sees padding; validation works on all of them.
+    text_positions: text is cut to that many positions, to save time. Only padding may be cut, which nothing but the
+        backward direction of the GRU ever sees; validation works on all positions.
     """
 
     name: str
@@ -105,7 +105,7 @@ class ValidationConfig:
 class RunConfig:
     """A whole run.
 
-    name: also that of its folder. initial_weights: a safetensors file with all stages; without it the weights are drawn.
+    name: also that of its folder. initial_weights: a safetensors file with all stages; if empty, weights are drawn.
     threads: torch's, in each process. precision: "fp32", or "bf16" for autocast.
     """
 

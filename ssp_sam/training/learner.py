@@ -48,7 +48,7 @@ class Learner:
         self._ranks.average_gradients(self._trained)
         norm = nn.utils.clip_grad_norm_(self._trained, self._phase.gradient_clip)
         if not torch.isfinite(norm):
-            raise TrainingError(f"the gradient is {norm} in phase {self._phase.name}, step {index}; a lower rate may help")
+            raise TrainingError(f"the gradient is {norm} in phase {self._phase.name}, step {index}; try a lower rate")
         self._optimizer.step()
         self.average.update(index)
         return {name: found[name].detach() for name in self._phase.loss_weights}

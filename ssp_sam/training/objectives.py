@@ -1,4 +1,4 @@
-"""What a phase can learn: from a batch to named losses. A phase weighs the losses it wants; the others are not counted."""
+"""What a phase can learn: from a batch to named losses. A phase weighs those it wants; the others do not count."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Losses = dict[str, Tensor]
 
+CONTRAST_TEMPERATURE = 0.07
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -33,14 +35,19 @@ class Objective:
     targets: str = "phrases"
 
 
-def similarity_of(trainee: Trainee, batch: Batch) -> Tensor:
-    """Return what the SSP encoder calls similarity, (P, N), from CLIP's two towers alone."""
+def patches_and_phrases(trainee: Trainee, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return from CLIP's two towers alone what the SSP encoder compares: patches (P, N, C) and phrases (P, C)."""
     tokens = trainee.model.clip_image_encoder(batch.clip_image, batch.geometry[:, 2], batch.geometry[:, 3])
     # Only the end token's row is needed, and no position sees a later one: padding can go.
     longest = int((batch.token_ids != 0).sum(dim=1).max())
     text_embedding, _ = trainee.model.text_encoder(batch.token_ids[:, :longest])
-    patches = F.normalize(tokens.float(), dim=1)[:, 1:][batch.image_index]  # (P, N, C)
-    return torch.einsum("pnc,pc->pn", patches, F.normalize(text_embedding.float(), dim=-1))
+    patches = F.normalize(tokens.float(), dim=1)[:, 1:][batch.image_index]
+    return patches, F.normalize(text_embedding.float(), dim=-1)
+
+
+def similarity_of(patches: Tensor, phrases: Tensor) -> Tensor:
+    """Return the SSP encoder's similarity (P, N) of patches (P, N, C) and phrases (P, C)."""
+    return torch.einsum("pnc,pc->pn", patches, phrases)
 
 
 def boxed_masks(trainee: Trainee, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -116,7 +123,23 @@ def _prompt_losses(trainee: Trainee, batch: Batch, prompts: Prompts, weight: Ten
 
 
 def _grounding(trainee: Trainee, batch: Batch, absent_weight: float) -> Losses:
-    return _similarity_losses(trainee, batch, similarity_of(trainee, batch), _weight(batch, absent_weight))
+    patches, phrases = patches_and_phrases(trainee, batch)
+    found = _similarity_losses(trainee, batch, similarity_of(patches, phrases), _weight(batch, absent_weight))
+    return {**found, "contrast": _contrast(batch, patches, phrases)}
+
+
+def _contrast(batch: Batch, patches: Tensor, phrases: Tensor) -> Tensor:
+    """Tell what a phrase means from what those of other images mean, both ways, as CLIP's own training does."""
+    with torch.autocast(patches.device.type, enabled=False):
+        regions = F.normalize(torch.einsum("pn,pnc->pc", batch.truth_grid, patches), dim=-1)
+        logits = phrases @ regions.T / CONTRAST_TEMPERATURE  # (P, P), phrases by regions
+    # Phrases of one image may mean the same thing, and an absent one has no region.
+    same_image = batch.image_index[:, None] == batch.image_index
+    logits = logits.masked_fill(same_image & ~torch.eye(len(logits), dtype=torch.bool), -torch.inf)
+    own = torch.arange(len(logits))[~batch.absent]
+    to_region = logits.masked_fill(batch.absent, -torch.inf)[own]
+    to_phrase = logits.T[own]
+    return (F.cross_entropy(to_region, own) + F.cross_entropy(to_phrase, own)) / 2
 
 
 def _boxed(trainee: Trainee, batch: Batch, absent_weight: float) -> Losses:
@@ -141,7 +164,7 @@ _PROMPT = ("box_l1", "box_giou", "attention_bce", "attention_dice", *_SIMILARITY
 
 OBJECTIVES = {
     # CLIP's two towers alone find the patches that a phrase means.
-    "grounding": Objective(_grounding, _SIMILARITY),
+    "grounding": Objective(_grounding, (*_SIMILARITY, "contrast")),
     # SAM alone cuts out the thing in a given box.
     "boxed-masks": Objective(_boxed, _MASK, targets="things"),
     # The SSP encoder without SAM: boxes, and where it looks.

@@ -42,7 +42,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, phase: PhaseConfig, step
 
 
 class AveragedWeights:
-    """An exponential moving average of the parameters that are trained; early on it forgets faster, so it starts unbiased."""
+    """An exponential moving average of what is trained; early on it forgets faster, so it starts unbiased."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self._live = {name: value.detach() for name, value in module.named_parameters() if value.requires_grad}

@@ -12,7 +12,7 @@ from torch import Tensor, distributed
 
 @dataclass(frozen=True)
 class Ranks:
-    """rank: this process's number; count: how many there are. Each works on its own images, all hold the same weights."""
+    """rank: this process's number of `count`. Each works on its own images, all hold the same weights."""
 
     rank: int = 0
     count: int = 1
@@ -43,7 +43,7 @@ class Ranks:
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         distributed.all_reduce(flat)
         flat /= self.count
-        parts = flat.split([gradient.numel() for gradient in gradients])
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
         torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])
 
     def any(self, flag: bool) -> bool:

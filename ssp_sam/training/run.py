@@ -150,8 +150,8 @@ class Run:
     def _restore(self, state: dict[str, Any]) -> None:
         if state["config"] != _fingerprint(self._config, state["phase"]):
             raise TrainingError(
-                f"{self._folder} holds a run that began with another configuration; continue it with its own (phases that "
-                "have not begun may change), or give the new run another name"
+                f"{self._folder} holds a run that began with another configuration; continue it with its own "
+                "(phases that have not begun may change), or give the new run another name"
             )
         self._phase_index, self._step, self._best_giou = state["phase"], state["step"], state["best_giou"]
         self.trainee.load_state_dict(state["trainee"])

@@ -11,7 +11,7 @@ from torch import Tensor
 from ssp_sam.evaluation.metrics import Overlap, summarize
 from ssp_sam.training import losses
 from ssp_sam.training.batches import Batch
-from ssp_sam.training.objectives import boxed_masks, prompted_masks, prompts_of, similarity_of
+from ssp_sam.training.objectives import boxed_masks, patches_and_phrases, prompted_masks, prompts_of, similarity_of
 from ssp_sam.training.trainee import Trainee
 
 Figures = dict[str, float]
@@ -26,7 +26,7 @@ def validate(trainee: Trainee, objective: str, batches: Sequence[Batch]) -> Figu
 def _grounding(trainee: Trainee, batches: Sequence[Batch]) -> Figures:
     found = []
     for batch in batches:
-        logits = trainee.similarity_head(similarity_of(trainee, batch))
+        logits = trainee.similarity_head(similarity_of(*patches_and_phrases(trainee, batch)))
         found.append(losses.mask_iou(logits > 0, batch.truth_grid > 0.5)[~batch.absent])
     return {"grid_iou": _mean(found)}
 

@@ -1,0 +1,58 @@
+"""A model's raw answers to held-out scenes, reduced to what metrics and calibration need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+
+from ssp_sam.data import Expression
+from ssp_sam.evaluation.metrics import Overlap
+from ssp_sam.modeling.ssp_sam import SspSam
+from ssp_sam.postprocess import RELEASE_SIDE_PX, Calibration, full_size_mask
+from ssp_sam.preprocess import UInt8Array, prepare
+from ssp_sam.tokenizer import tokenize
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said to one phrase, before any calibration.
+
+    kind: of the phrase; overlap: of its mask (logits above 0, at the image's own size) with the truth;
+    raw_iou: the mask decoder's own estimate; original_hw: the image's size in pixels.
+    """
+
+    kind: str
+    overlap: Overlap
+    raw_iou: float
+    original_hw: tuple[int, int]
+
+    @property
+    def area_px512(self) -> float:
+        """Area of the mask in a padded square of 512 x 512 pixels."""
+        return self.overlap.predicted_px * (RELEASE_SIDE_PX / max(self.original_hw)) ** 2
+
+    def judged(self, calibration: Calibration) -> Overlap:
+        """Return the overlap of what a calibrated model answers: nothing at all where it sees no target."""
+        score = calibration.score(self.raw_iou)
+        if calibration.is_no_target(self.overlap.predicted_px, self.original_hw, score):
+            return Overlap(0, self.overlap.truth_px, 0)
+        return self.overlap
+
+
+def answers_to(model: SspSam, image: UInt8Array, expressions: Sequence[Expression]) -> Iterator[Answer]:
+    """Yield the model's answer to each expression about an RGB uint8 image (H, W, 3), computed in float32."""
+    inputs = prepare(Image.fromarray(image), model.preset)
+    with torch.inference_mode():
+        output = model(
+            torch.from_numpy(inputs.sam_image)[None],
+            torch.from_numpy(inputs.clip_image)[None],
+            torch.from_numpy(inputs.geometry.to_array())[None],
+            torch.from_numpy(tokenize([expression.phrase for expression in expressions])),
+            torch.zeros(len(expressions), dtype=torch.long),
+        )
+    for expression, logits, iou in zip(expressions, output.mask_logits.numpy(), output.iou.tolist(), strict=True):
+        mask = full_size_mask(logits, inputs.geometry, model.preset.sam.image_side_px, 0.0)
+        yield Answer(expression.kind, Overlap.of(mask, expression.mask), iou, inputs.geometry.original_hw)

@@ -1,0 +1,76 @@
+"""Fits how a checkpoint's raw answers become scores and "no target"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+
+from ssp_sam.evaluation.answers import Answer
+from ssp_sam.evaluation.metrics import summarize
+from ssp_sam.postprocess import Calibration
+
+FloatArray = npt.NDArray[np.float64]
+
+KNOTS_MAX = 16
+ECE_BINS = 10
+# What is tried for the two thresholds below which an answer means "no target".
+AREAS_PX512 = (50.0, 100.0, 150.0, 200.0, 300.0, 400.0, 600.0, 800.0, 1200.0)
+SCORES = tuple(round(0.02 * step, 2) for step in range(31))
+
+_SAME_ESTIMATE = 1e-4
+
+
+def fit(answers: Sequence[Answer]) -> Calibration:
+    """Return the calibration that suits these answers best: scores that mean IoU, thresholds with the highest gIoU.
+
+    Raises ValueError if no answer has a mask.
+    """
+    knots = score_knots(*raw_and_true(answers))
+    candidates = (Calibration(knots, area, score) for area, score in product(AREAS_PX512, SCORES))
+    return max(candidates, key=lambda candidate: _merit(answers, candidate))
+
+
+def raw_and_true(answers: Iterable[Answer]) -> tuple[FloatArray, FloatArray]:
+    """Return raw estimate and true IoU of the answers that have a mask; of an empty one there is nothing to score."""
+    pairs = [(answer.raw_iou, answer.overlap.iou) for answer in answers if answer.overlap.predicted_px]
+    table = np.array(pairs, dtype=np.float64).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
+
+
+def score_knots(raw: FloatArray, true: FloatArray, knots_max: int = KNOTS_MAX) -> tuple[tuple[float, float], ...]:
+    """Return at most `knots_max` pairs of raw estimate and score, the raw rising and the score never falling.
+
+    Estimates are put in bins of equal count; neighbours out of order are pooled (isotonic regression on the bins).
+    """
+    if not len(raw):
+        raise ValueError("there is no answer with a mask to fit scores to")
+    order = np.argsort(raw, kind="stable")
+    pools: list[tuple[float, float, int]] = []  # mean raw estimate, mean IoU, count
+    for part in np.array_split(order, min(knots_max, len(order))):
+        pool = (float(raw[part].mean()), float(true[part].mean()), len(part))
+        while pools and (pools[-1][1] >= pool[1] or pools[-1][0] >= pool[0] - _SAME_ESTIMATE):
+            pool = _pooled(pools.pop(), pool)
+        pools.append(pool)
+    return tuple((round(x, 5), round(y, 5)) for x, y, _ in pools)
+
+
+def expected_calibration_error(score: FloatArray, true: FloatArray, bins: int = ECE_BINS) -> float:
+    """Return the mean, over answers, of how far the mean score of an answer's bin is from the bin's mean true IoU."""
+    clipped = score.clip(0, 1)
+    index = np.minimum((clipped * bins).astype(int), bins - 1)
+    gaps = [abs(clipped[index == b].sum() - true[index == b].sum()) for b in range(bins)]
+    return float(sum(gaps) / len(score))
+
+
+def _pooled(a: tuple[float, float, int], b: tuple[float, float, int]) -> tuple[float, float, int]:
+    count = a[2] + b[2]
+    return (a[0] * a[2] + b[0] * b[2]) / count, (a[1] * a[2] + b[1] * b[2]) / count, count
+
+
+def _merit(answers: Iterable[Answer], calibration: Calibration) -> tuple[float, float]:
+    """Return gIoU, then N-acc + T-acc for ties."""
+    metrics = summarize(answer.judged(calibration) for answer in answers)
+    return metrics.giou, float(np.nansum([metrics.n_acc, metrics.t_acc]))

@@ -1,0 +1,50 @@
+"""What `calibrate` and `evaluate` have in common: a checkpoint and its answers to scenes of a split."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from ssp_sam.config import get_preset
+from ssp_sam.data import SceneGenerator
+from ssp_sam.evaluation.answers import Answer, answers_to
+from ssp_sam.training.batches import scene_sample
+from ssp_sam.training.config import DataConfig
+from ssp_sam.training.files import load_weights
+
+EXPRESSIONS_PER_SCENE = 4
+
+
+def add_arguments(parser: argparse.ArgumentParser, *, stretched_share: float) -> None:
+    """Add the options that say which model answers which scenes."""
+    parser.add_argument("--checkpoint", type=Path, required=True, help="safetensors file of the whole model")
+    parser.add_argument("--preset", default="tiny", help="preset of the checkpoint (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=500, help="number of scenes (default: %(default)s)")
+    parser.add_argument(
+        "--stretched-share",
+        type=float,
+        default=stretched_share,
+        help="share of images that are stretched, so that they need padding (default: %(default)s)",
+    )
+    parser.add_argument("--threads", type=int, default=1, help="torch threads (default: %(default)s)")
+
+
+def held_out_answers(arguments: argparse.Namespace, split: str) -> Iterator[Answer]:
+    """Yield the answers of the checkpoint to the first scenes of a split, with a bar on stderr.
+
+    Raises InvalidArgumentError or DataError for a checkpoint or scenes that cannot be had.
+    """
+    torch.set_num_threads(arguments.threads)
+    preset = get_preset(arguments.preset)
+    model = load_weights(arguments.checkpoint, preset).eval()
+    data = DataConfig(side_px=256, stretched_share=arguments.stretched_share)
+    generator = SceneGenerator(
+        side_px=data.side_px, seed=data.seed, split=split, expressions_per_scene=EXPRESSIONS_PER_SCENE
+    )
+    for index in tqdm(range(arguments.count), desc=split, unit="scene"):
+        sample = scene_sample(generator, index, data, targets="phrases", count=EXPRESSIONS_PER_SCENE)
+        yield from answers_to(model, sample.image, sample.expressions)

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+
+from ssp_sam.evaluation.answers import Answer
+from ssp_sam.evaluation.calibration import KNOTS_MAX, expected_calibration_error, fit, score_knots
+from ssp_sam.evaluation.metrics import Overlap, summarize
+from ssp_sam.postprocess import Calibration
+
+
+def answer(predicted_px: int, truth_px: int, shared_px: int, raw_iou: float) -> Answer:
+    return Answer("noun", Overlap(predicted_px, truth_px, shared_px), raw_iou, (512, 512))
+
+
+def test_knots_rise_and_bend_the_estimates_to_the_truth() -> None:
+    rng = np.random.default_rng(0)
+    raw = rng.random(2000)
+    true = raw**2 + rng.normal(0, 0.05, 2000)
+    knots = score_knots(raw, true)
+    x, y = zip(*knots, strict=True)
+    assert len(knots) <= KNOTS_MAX
+    assert np.all(np.diff(x) > 0)
+    assert np.all(np.diff(y) > 0)
+    assert np.interp(0.5, x, y) == pytest.approx(0.25, abs=0.03)
+
+
+def test_knots_pool_what_is_out_of_order() -> None:
+    assert score_knots(np.array([0.0, 1.0, 2.0]), np.array([0.5, 0.1, 0.9])) == ((0.5, 0.3), (2.0, 0.9))
+
+
+def test_equal_estimates_give_one_knot() -> None:
+    assert score_knots(np.full(40, 0.7), np.linspace(0, 1, 40)) == ((0.7, 0.5),)
+
+
+def test_knots_need_a_mask() -> None:
+    with pytest.raises(ValueError, match="no answer with a mask"):
+        score_knots(np.array([]), np.array([]))
+
+
+def test_expected_calibration_error_by_hand() -> None:
+    score = np.array([0.05, 0.15, 0.17, 1.2])  # the last counts as 1
+    true = np.array([0.05, 0.25, 0.27, 0.9])
+    assert expected_calibration_error(score, true) == pytest.approx((0 + 0.2 + 0.1) / 4)
+
+
+def test_thresholds_are_those_with_the_highest_giou() -> None:
+    # Right masks are large and trusted; wrong ones, where nothing is, are small, or large and not trusted.
+    right = [answer(5000, 5000, 4500, 0.9 + 0.001 * i) for i in range(20)]
+    small = [answer(120, 0, 0, 0.8) for _ in range(10)]
+    doubted = [answer(5000, 0, 0, 0.1 + 0.001 * i) for i in range(10)]
+    answers = right + small + doubted
+    calibration = fit(answers)
+    metrics = summarize(each.judged(calibration) for each in answers)
+    assert (metrics.n_acc, metrics.t_acc) == (1.0, 1.0)
+    assert summarize(each.judged(Calibration()) for each in answers).n_acc == 0
+
+
+def test_no_target_empties_the_answer() -> None:
+    assert answer(40, 100, 40, 0.9).judged(Calibration()) == Overlap(0, 100, 0)
+    assert answer(60, 100, 40, 0.9).judged(Calibration()) == Overlap(60, 100, 40)
+    assert answer(60, 100, 40, 0.2).judged(Calibration(no_target_score=0.5)) == Overlap(0, 100, 0)

@@ -1,0 +1,145 @@
+"""The generated configurations, read back through Triton's own protobuf."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from ssp_sam.config import PRESETS, get_preset
+from ssp_sam.postprocess import Calibration
+from ssp_sam.serving import contract
+from ssp_sam.serving.repository import Manifest, configuration_files
+
+CALIBRATION = Calibration(((0.1, 0.0), (0.9, 1.0)), 20.0, 0.25)
+
+
+def configurations(preset: str = "tiny", dtype: str = "auto") -> dict[str, Any]:
+    files = configuration_files(Manifest(preset, dtype, CALIBRATION))
+    return {
+        path.partition("/")[0]: text_format.Parse(content.decode(), pb.ModelConfig())
+        for path, content in files.items()
+        if path.endswith("config.pbtxt")
+    }
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("dtype", ["auto", "fp32"])
+def test_the_configuration_says_what_the_contract_says(name: str, dtype: str) -> None:
+    configs = configurations(name, dtype)
+    embedding_dtype = "FP32" if dtype == "fp32" else "FP16"
+    models = {model.name: model for model in contract.all_models(get_preset(name), embedding_dtype)}
+    assert configs.keys() == models.keys()
+    for folder, config in configs.items():
+        model = models[folder]
+        assert config.name == folder
+        assert config.max_batch_size == model.max_batch_size >= 1
+        for side, tensors in ((config.input, model.inputs), (config.output, model.outputs)):
+            written = [(t.name, pb.DataType.Name(t.data_type), tuple(t.dims)) for t in side]
+            kinds = {"BYTES": "TYPE_STRING"}
+            assert written == [(t.name, kinds.get(t.dtype, f"TYPE_{t.dtype}"), t.dims) for t in tensors]
+        for written, tensor in zip(config.input, model.inputs, strict=True):
+            assert written.optional == tensor.optional
+            # Phrase counts differ between requests; whatever has them must not keep requests apart.
+            assert written.allow_ragged_batch == (-1 in tensor.dims)
+
+
+def test_only_stages_batch_and_only_networks_move_to_a_gpu() -> None:
+    configs = configurations()
+    for model in contract.stage_models(get_preset("tiny"), "FP16"):
+        config = configs[model.name]
+        assert config.backend == "python"
+        assert config.HasField("dynamic_batching")
+        (group,) = config.instance_group
+        on_gpu = model.name not in (contract.PREPROCESS, contract.POSTPROCESS)
+        assert group.kind == (pb.ModelInstanceGroup.KIND_AUTO if on_gpu else pb.ModelInstanceGroup.KIND_CPU)
+        assert group.count >= 1
+    entry = configs[contract.SEGMENT]
+    assert not entry.HasField("dynamic_batching")
+    assert [(group.kind, group.count) for group in entry.instance_group] == [(pb.ModelInstanceGroup.KIND_CPU, 1)]
+
+
+def test_the_steps_of_the_ensemble_are_connected() -> None:
+    configs = configurations()
+    ensemble = configs[contract.SEGMENT_ENSEMBLE]
+    assert ensemble.platform == "ensemble"
+    kinds = {tensor.name: (tensor.data_type, list(tensor.dims)) for tensor in ensemble.input}
+    read: set[str] = set()
+    waiting = list(ensemble.ensemble_scheduling.step)
+    while waiting:
+        ready = [step for step in waiting if set(step.input_map.values()) <= kinds.keys()]
+        assert ready, f"nothing produces what {[step.model_name for step in waiting]} need"
+        for step in ready:
+            waiting.remove(step)
+            model = configs[step.model_name]
+            assert step.model_version == -1
+            assert {tensor.name for tensor in model.input if not tensor.optional} <= step.input_map.keys()
+            for tensor in model.input:
+                source = step.input_map[tensor.name]
+                read.add(source)
+                assert kinds[source] == (tensor.data_type, list(tensor.dims)), f"{step.model_name}: {tensor.name}"
+            for tensor in model.output:
+                target = step.output_map[tensor.name]
+                assert target not in kinds, f"{target} is written twice"
+                kinds[target] = (tensor.data_type, list(tensor.dims))
+    for tensor in ensemble.output:
+        assert kinds[tensor.name] == (tensor.data_type, list(tensor.dims))
+    assert {tensor.name for tensor in ensemble.input} <= read
+
+
+def test_the_text_encoder_of_the_ensemble_waits_for_the_checks() -> None:
+    ensemble = configurations()[contract.SEGMENT_ENSEMBLE]
+    maps = {step.model_name: step.input_map for step in ensemble.ensemble_scheduling.step}
+    assert maps[contract.TEXT_ENCODER][contract.EXPRESSIONS.name] == contract.CHECKED_EXPRESSIONS.name
+    assert contract.EXPRESSIONS.name in maps[contract.PREPROCESS]
+
+
+def test_parameters_are_what_the_stages_read() -> None:
+    for name, config in configurations(dtype="bf16").items():
+        parameters = {key: value.string_value for key, value in config.parameters.items()}
+        if name == contract.SEGMENT_ENSEMBLE:
+            assert parameters == {}
+            continue
+        assert parameters["preset"] == "tiny"
+        if name == contract.SEGMENT:
+            assert all(int(parameters[key]) > 0 for key in ("feature_cache_mib", "max_in_flight", "call_threads"))
+        else:
+            assert parameters["stage"] == name
+        if name == contract.POSTPROCESS:
+            assert Calibration.from_json(json.loads(parameters["calibration"])) == CALIBRATION
+        elif name not in (contract.SEGMENT, contract.PREPROCESS):
+            assert parameters["dtype"] == "bf16"
+
+
+def test_warm_up_inputs_are_complete_and_of_the_right_size() -> None:
+    files = configuration_files(Manifest("tiny", "auto"))
+    sizes = {"TYPE_INT32": 4}
+    for name, config in configurations().items():
+        if name in (contract.SEGMENT, contract.SEGMENT_ENSEMBLE):
+            assert not config.model_warmup
+            continue
+        (warmup,) = config.model_warmup
+        assert warmup.inputs.keys() == {tensor.name for tensor in config.input}
+        for tensor in config.input:
+            entry = warmup.inputs[tensor.name]
+            assert entry.data_type == tensor.data_type
+            assert len(entry.dims) == len(tensor.dims)
+            assert all(dim > 0 and want in (dim, -1) for dim, want in zip(entry.dims, tensor.dims, strict=True))
+            if not entry.input_data_file:
+                assert entry.zero_data
+                continue
+            content = files[f"{name}/warmup/{entry.input_data_file}"]
+            count = 1
+            for dim in entry.dims:
+                count *= dim
+            if tensor.data_type == pb.TYPE_STRING:
+                at = strings = 0
+                while at < len(content):
+                    at += 4 + int.from_bytes(content[at : at + 4], "little")
+                    strings += 1
+                assert (at, strings) == (len(content), count)
+            else:
+                assert len(content) == count * sizes[pb.DataType.Name(tensor.data_type)]

@@ -1,0 +1,35 @@
+"""What runs where no torch is installed, or must start fast, imports none."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+LIGHT = (
+    "ssp_sam",
+    "ssp_sam.client",
+    "ssp_sam.preprocess",
+    "ssp_sam.postprocess",
+    "ssp_sam.tokenizer",
+    "ssp_sam.serving.contract",
+    "ssp_sam.serving.repository",
+    "ssp_sam.serving.stages",
+    "ssp_sam.serving.orchestrator",
+)
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_no_torch_is_imported(module: str) -> None:
+    code = f"import sys, {module}; print(*(name for name in ('torch', 'transformers') if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+def test_the_client_imports_nothing_of_the_server_extra() -> None:
+    heavy = ("torch", "transformers", "tokenizers", "ftfy", "safetensors", "segment_anything", "torchvision", "psutil")
+    code = f"import sys, ssp_sam.client; print(*(name for name in {heavy} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == []

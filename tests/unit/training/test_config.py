@@ -1,0 +1,79 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssp_sam.training.config import ConfigError, load_config, parse_config
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+
+
+def test_a_table_becomes_frozen_values(run_table: dict[str, Any]) -> None:
+    config = parse_config(run_table, "here")
+    assert [phase.name for phase in config.phases] == ["find", "mask"]
+    assert config.data.side_px == 64
+    assert config.ema_decay == 0.999
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.name)
+def test_the_configurations_of_the_repository_are_valid(path: Path) -> None:
+    assert load_config(path).phases
+
+
+def _phase(**changes: Any) -> dict[str, Any]:
+    return {"phases": changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sede": 1}, r"here: unknown sede; allowed are name, preset, phases"),
+        ({"preset": "huge"}, r"preset 'huge' is unknown; allowed are tiny"),
+        ({"precision": "fp8"}, r"precision 'fp8' is unknown; allowed are fp32, bf16"),
+        ({"seed": "one"}, r"here: seed must be a whole number; got 'one'"),
+        ({"seed": True}, r"seed must be a whole number; got True"),
+        ({"ema_decay": 1.5}, r"ema_decay is 1.5; must be at most 1"),
+        ({"data": {"side": 3}}, r"here: data: unknown side; allowed are side_px"),
+        ({"data": {"side_px": 32}}, r"here: data: side_px is 32; must be at least 64"),
+        ({"data": 3}, r"here: data: must be a table; got 3"),
+        ({"phases": []}, r"there is no \[\[phases\]\]"),
+        ({"phases": {}}, r"phases must be a list of tables"),
+    ],
+)
+def test_mistakes_in_a_run_are_named(run_table: dict[str, Any], changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config(run_table | changes, "here")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objective": "magic"}, r"here: phases\[0\]: objective 'magic' is unknown; allowed are grounding"),
+        ({"steps": 0}, r"steps is 0; must be at least 1"),
+        ({"learning_rate": 0.0}, r"learning_rate is 0.0; must be above 0"),
+        ({"train": {"sam": 1.0}}, r"a name in train 'sam' is unknown; allowed are sam_image_encoder"),
+        ({"train": {}}, r"train is empty"),
+        ({"loss_weights": {"box_l1": 1.0}}, r"a name in loss_weights 'box_l1' is unknown; allowed are similarity_bce"),
+        ({"loss_weights": {"contrast": "much"}}, r"loss_weights.contrast must be a number; got 'much'"),
+        ({"text_positions": 78}, r"text_positions is 78; must be at most 77"),
+        ({"name": "mask"}, r"the names of phases must differ; got mask, mask"),
+    ],
+)
+def test_mistakes_in_a_phase_are_named(run_table: dict[str, Any], changes: dict[str, Any], message: str) -> None:
+    run_table["phases"][0] |= changes
+    with pytest.raises(ConfigError, match=message):
+        parse_config(run_table, "here")
+
+
+def test_missing_keys_are_named(run_table: dict[str, Any]) -> None:
+    del run_table["phases"][1]["steps"], run_table["phases"][1]["train"]
+    with pytest.raises(ConfigError, match=r"here: phases\[1\]: missing steps, train"):
+        parse_config(run_table, "here")
+
+
+def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read .*absent\.toml"):
+        load_config(tmp_path / "absent.toml")
+    (tmp_path / "broken.toml").write_text("name = ")
+    with pytest.raises(ConfigError, match=r"broken\.toml is no TOML"):
+        load_config(tmp_path / "broken.toml")

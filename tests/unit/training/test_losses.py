@@ -1,0 +1,76 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from ssp_sam.training import losses
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+@pytest.fixture
+def logits() -> Tensor:
+    return torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def truth() -> Tensor:
+    return (torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(1)) > 0.6).float()
+
+
+def _cells(logits: Tensor, truth: Tensor) -> list[list[tuple[float, float]]]:
+    """For each sample its pairs of probability and truth."""
+    return [
+        [(_sigmoid(x), t) for x, t in zip(row.flatten().tolist(), own.flatten().tolist(), strict=True)]
+        for row, own in zip(logits, truth, strict=True)
+    ]
+
+
+def test_cross_entropy_weighs_samples(logits: Tensor, truth: Tensor) -> None:
+    weight = torch.tensor([1.0, 3.0, 0.5])
+    naive = 0.0
+    for w, cells in zip(weight.tolist(), _cells(logits, truth), strict=True):
+        naive += w * sum(-math.log(p if t else 1 - p) for p, t in cells) / len(cells) / 3
+    assert losses.cross_entropy(logits, truth, weight).item() == pytest.approx(naive, rel=1e-5)
+    clamped = losses.cross_entropy_of_probabilities(logits.sigmoid(), truth, weight)
+    assert clamped.item() == pytest.approx(naive, rel=1e-5)
+
+
+def test_cross_entropy_of_certain_probabilities_is_finite() -> None:
+    wrong = losses.cross_entropy_of_probabilities(torch.tensor([[0.0, 1.3]]), torch.tensor([[1.0, 0.0]]), torch.ones(1))
+    assert 5 < wrong.item() < 20
+
+
+def test_dice(logits: Tensor, truth: Tensor) -> None:
+    naive = 0.0
+    for cells in _cells(logits, truth):
+        shared, p_sum, t_sum = (sum(values) for values in zip(*((p * t, p, t) for p, t in cells), strict=True))
+        naive += (1 - (2 * shared + 1) / (p_sum + t_sum + 1)) / 3
+    assert losses.dice(logits.sigmoid(), truth).item() == pytest.approx(naive, rel=1e-5)
+    assert losses.dice(torch.zeros(1, 9), torch.zeros(1, 9)).item() == 0
+
+
+def test_focal(logits: Tensor, truth: Tensor) -> None:
+    cells = [cell for sample in _cells(logits, truth) for cell in sample]
+    naive = sum(
+        -(0.25 * (1 - p) ** 2 * math.log(p)) if t else -(0.75 * p**2 * math.log(1 - p)) for p, t in cells
+    ) / len(cells)
+    assert losses.focal(logits, truth).item() == pytest.approx(naive, rel=1e-4)
+
+
+def test_box_overlap_by_hand() -> None:
+    a = torch.tensor([[0.5, 0.5, 0.4, 0.4], [0.1, 0.1, 0.2, 0.2], [0.3, 0.3, 0.2, 0.2]])
+    b = torch.tensor([[0.5, 0.5, 0.4, 0.2], [0.5, 0.1, 0.2, 0.2], [0.3, 0.3, 0.2, 0.2]])
+    iou, giou = losses.box_overlap(a, b)
+    assert iou.tolist() == pytest.approx([0.5, 0.0, 1.0], abs=1e-6)
+    # Of the second pair's hull, 0.6 by 0.2, the boxes cover two thirds.
+    assert giou.tolist() == pytest.approx([0.5, -1 / 3, 1.0], abs=1e-6)
+
+
+def test_mask_iou() -> None:
+    predicted = torch.tensor([[[1, 1], [0, 0]], [[0, 0], [0, 0]]]).bool()
+    truth = torch.tensor([[[1, 0], [0, 1]], [[0, 0], [0, 0]]]).bool()
+    assert losses.mask_iou(predicted, truth).tolist() == pytest.approx([1 / 3, 0.0])

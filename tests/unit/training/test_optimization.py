@@ -1,0 +1,89 @@
+import socket
+from typing import Any
+
+import pytest
+import torch
+from torch import multiprocessing, nn
+
+from ssp_sam.config import Preset
+from ssp_sam.training.config import parse_config
+from ssp_sam.training.optimization import AveragedWeights, make_optimizer, set_learning_rate
+from ssp_sam.training.ranks import Ranks
+from ssp_sam.training.trainee import Trainee, sinusoids
+
+
+def test_learning_rates_follow_warm_up_and_cosine(run_table: dict[str, Any], nano: Preset) -> None:
+    run_table["phases"][1] |= {"steps": 10, "warmup_steps": 2, "learning_rate": 1.0, "final_learning_rate_share": 0.1}
+    phase = parse_config(run_table, "here").phases[1]
+    trainee = Trainee(nano)
+    trainee.train_only(phase.train)
+    optimizer = make_optimizer(trainee, phase)
+    rates = []
+    for step in (0, 1, 2, 6, 9):
+        set_learning_rate(optimizer, phase, step)
+        rates.append({group["rate_share"]: group["lr"] for group in optimizer.param_groups})
+    assert [rate[1.0] for rate in rates] == pytest.approx([0.5, 1.0, 1.0, 0.55, 0.1343], abs=1e-3)
+    assert [rate[0.5] for rate in rates] == pytest.approx([rate[1.0] / 2 for rate in rates])
+
+
+def test_only_matrices_decay(run_table: dict[str, Any], nano: Preset) -> None:
+    run_table["phases"][1]["weight_decay"] = 0.1
+    trainee = Trainee(nano)
+    optimizer = make_optimizer(trainee, parse_config(run_table, "here").phases[1])
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    generator = trainee.model.ssp_prompt_generator.generator
+    fuse = trainee.model.ssp_prompt_generator.fuse
+    assert decay[id(fuse.weight)] == 0.1
+    assert decay[id(fuse.bias)] == 0
+    assert decay[id(generator.position.weight)] == 0
+    trained = [trainee.model.ssp_prompt_generator, trainee.model.mask_decoder]
+    assert decay.keys() == {id(p) for module in trained for p in module.parameters()}
+
+
+def test_averaged_weights() -> None:
+    module = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        module.weight.fill_(0)
+        average = AveragedWeights(module, decay=0.9)
+        for step in range(200):
+            module.weight.fill_(1.0)
+            average.update(step)
+            if step == 0:
+                assert average.state_dict()["weight"].item() == pytest.approx(0.9)  # 1 / 10 is kept
+        module.weight.fill_(7.0)
+        average.update(200)
+        with average.applied():
+            assert module.weight.item() == pytest.approx(0.9 * 1 + 0.1 * 7)
+        assert module.weight.item() == 7
+        average.keep()
+        assert module.weight.item() == pytest.approx(1.6)
+
+
+def test_sinusoids_tell_every_place_apart() -> None:
+    places = sinusoids(16, 128)
+    assert places.shape == (256, 128)
+    assert places.abs().max() <= 1
+    apart = torch.cdist(places, places) + 100 * torch.eye(256)
+    assert apart.min() > 0.5
+
+
+def _average(rank: int, port: int, results: Any) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    ranks = Ranks(rank, 2)
+    parameters = [nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(1))]
+    parameters[0].grad = torch.full((2, 2), float(rank))
+    parameters[1].grad = torch.arange(3.0) * (1 + rank)
+    ranks.average_gradients(parameters)
+    results[rank] = (parameters[0].grad.tolist(), parameters[1].grad.tolist(), ranks.any(rank == 1), ranks.any(False))
+    ranks.leave()
+
+
+def test_processes_average_gradients_and_agree_to_stop() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with multiprocessing.Manager() as manager:
+        results = manager.dict()
+        multiprocessing.spawn(_average, (port, results), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
+        expected = ([[0.5, 0.5], [0.5, 0.5]], [0.0, 1.5, 3.0], True, False)
+        assert dict(results) == {0: expected, 1: expected}

@@ -1,0 +1,148 @@
+import json
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ssp_sam.config import Preset
+from ssp_sam.training.__main__ import main
+from ssp_sam.training.batches import SceneBatches
+from ssp_sam.training.config import parse_config
+from ssp_sam.training.files import load_weights
+from ssp_sam.training.learner import Learner, TrainingError
+from ssp_sam.training.objectives import OBJECTIVES
+from ssp_sam.training.ranks import Ranks
+from ssp_sam.training.run import BEST_FILE, LAST_FILE, Run
+from ssp_sam.training.trainee import MODULES, Trainee, draw_weights
+
+
+class CrashError(Exception):
+    """Stands for a process that is killed."""
+
+
+def _run(table: dict[str, Any], folder: Path, should_stop: Callable[[], bool] = lambda: False) -> tuple[bool, Run]:
+    folder.mkdir(exist_ok=True)
+    run = Run(parse_config(table, "here"), folder, Ranks(), should_stop)
+    return run.work(), run
+
+
+def _after(steps: int, then: Callable[[], bool]) -> Callable[[], bool]:
+    """Return a `should_stop` that does something after so many steps, and again after each later one."""
+    done = count(1)
+    return lambda: next(done) >= steps and then()
+
+
+def _crash() -> bool:
+    raise CrashError
+
+
+def _weights(run: Run) -> dict[str, Tensor]:
+    return run.trainee.state_dict()
+
+
+def _same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(value, b[name]) for name, value in a.items())
+
+
+def _figures(folder: Path) -> list[Any]:
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [record["figures"] for record in records if record["event"] == "validation"]
+
+
+@pytest.mark.parametrize("steps", [2, 3, 5])
+def test_a_stopped_run_continues_as_if_it_had_not_been(run_table: dict[str, Any], tmp_path: Path, steps: int) -> None:
+    finished, whole = _run(run_table, tmp_path / "whole")
+    assert finished
+
+    stopped = tmp_path / "stopped"
+    finished, _ = _run(run_table, stopped, _after(steps, lambda: True))
+    assert not finished
+    finished, continued = _run(run_table, stopped)
+    assert finished
+    assert _same(_weights(whole), _weights(continued))
+    assert _figures(stopped) == _figures(tmp_path / "whole")
+
+
+def test_a_crash_loses_only_what_was_not_saved(run_table: dict[str, Any], tmp_path: Path) -> None:
+    _, whole = _run(run_table, tmp_path / "whole")
+    run_table["save_every_minutes"] = 1e-9
+    with pytest.raises(CrashError):
+        _run(run_table, tmp_path / "crashed", _after(5, _crash))
+    run_table["save_every_minutes"] = 1000
+    _, continued = _run(run_table, tmp_path / "crashed")
+    assert _same(_weights(whole), _weights(continued))
+
+
+def test_another_configuration_does_not_continue(run_table: dict[str, Any], tmp_path: Path) -> None:
+    _run(run_table, tmp_path, _after(2, lambda: True))
+    run_table["phases"][1]["steps"] = 2  # has not begun: may change
+    _run(run_table, tmp_path, _after(1, lambda: True))
+    run_table["phases"][1]["steps"] = 1
+    run_table["phases"][0]["learning_rate"] = 1e-5
+    with pytest.raises(TrainingError, match="began with another configuration"):
+        _run(run_table, tmp_path)
+
+
+def test_a_run_leaves_weights_that_load(run_table: dict[str, Any], tmp_path: Path, nano: Preset) -> None:
+    _, run = _run(run_table, tmp_path)
+    last = load_weights(tmp_path / LAST_FILE, nano).state_dict()
+    best = load_weights(tmp_path / BEST_FILE, nano).state_dict()
+    assert _same(last, run.trainee.model.state_dict())
+    assert _same(best, last)  # the only validation of the mask phase is its last
+
+    run_table["initial_weights"] = str(tmp_path / LAST_FILE)
+    config = parse_config(run_table, "here")
+    again = Run(config, tmp_path / "next", Ranks(), lambda: False)
+    assert _same(again.trainee.model.state_dict(), last)
+
+
+def test_frozen_modules_stay(run_table: dict[str, Any], tmp_path: Path) -> None:
+    del run_table["phases"][0]
+    config = parse_config(run_table, "here")
+    before = {
+        name: value.clone()
+        for name, value in Run(config, tmp_path, Ranks(), lambda: False).trainee.state_dict().items()
+    }
+    _, run = _run(run_table, tmp_path)
+    changed = {name.split(".")[1] for name, value in _weights(run).items() if not torch.equal(value, before[name])}
+    assert changed == {"ssp_prompt_generator", "mask_decoder"}
+
+
+@pytest.mark.parametrize("objective", list(OBJECTIVES))
+def test_every_objective_learns_two_scenes(run_table: dict[str, Any], nano: Preset, objective: str) -> None:
+    phase = run_table["phases"][1]
+    run_table["phases"] = [phase]
+    phase |= {
+        "objective": objective,
+        "loss_weights": dict.fromkeys(OBJECTIVES[objective].losses, 1.0),
+        "train": dict.fromkeys(MODULES, 1.0),
+        "steps": 1000,
+    }
+    config = parse_config(run_table, "here")
+    torch.manual_seed(0)
+    trainee = Trainee(nano)
+    draw_weights(trainee)
+    batch = SceneBatches(
+        nano,
+        config.data,
+        split="train",
+        targets=OBJECTIVES[objective].targets,
+        images=2,
+        expressions=3,
+        text_positions=30,
+    )[0]
+    learner = Learner(config, config.phases[0], trainee, Ranks())
+    first = learner.step(batch, 0)
+    for index in range(1, 25):
+        last = learner.step(batch, index)
+    assert sum(last.values()) < 0.9 * sum(first.values())
+    assert set(last) == set(OBJECTIVES[objective].losses)
+
+
+def test_command_line_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--config", str(tmp_path / "absent.toml"), "--runs", str(tmp_path)]) == 2
+    assert "absent.toml" in capsys.readouterr().err
