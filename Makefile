@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := server,tritonserver,train,loadtest,dev
+EXTRAS := server,tritonserver,train,weights,loadtest,dev
 NUMPY2 := $(CURDIR)/build/numpy2
 EMOJI_FONT := /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf
 PYTEST := $(BIN)/python -m pytest

@@ -68,7 +68,7 @@ def load_published_stages(checkpoint: Path, preset: Preset, clip: Path | None = 
     if clip is None:
         if not any(key.startswith(CLIP_PREFIX) for key in state):
             raise InvalidArgumentError(
-                f"{checkpoint} holds no CLIP (no key starts with {CLIP_PREFIX!r}): give CLIP's own file or folder"
+                f"{checkpoint} holds no CLIP (no key starts with {CLIP_PREFIX!r}): give CLIP's own file (--clip)"
             )
         return split_published(state, preset, str(checkpoint))
     without = {key: value for key, value in state.items() if not key.startswith(CLIP_PREFIX)}

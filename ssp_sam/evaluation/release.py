@@ -85,6 +85,7 @@ def _on_square(mask: BoolMask) -> npt.NDArray[np.float32]:
     scale = SQUARE_PX / max(mask.shape)
     height, width = (max(1, int(side * scale + 0.5)) for side in mask.shape)
     square = np.zeros((SQUARE_PX, SQUARE_PX), dtype=np.float32)
+    # In floats, as torchvision 0.16, which the release names, resizes such a mask; 0.17 would cut it to 8 bits first.
     resized = Image.fromarray(mask.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
     square[:height, :width] = np.asarray(resized)
     return square

@@ -16,7 +16,8 @@ LONGEST_PX = 440
 _FILL_OPACITY = 0.5
 _SHADE = 0.25  # of what is neither truth nor prediction, so that these stand out
 _FINER = 2  # drawn so much larger, then reduced, for smooth edges
-_LINE_PX = 2
+_LINE_PX = 4
+_HALO_PX = 1  # dark, on both sides of the line
 _JPEG_QUALITY = 82
 
 
@@ -32,7 +33,7 @@ def draw(image: Image.Image, truth: BoolMask, predicted: BoolMask) -> Image.Imag
     canvas.paste((0, 0, 0), mask=elsewhere.point(lambda value: int(value * _SHADE)))
     canvas.paste(PREDICTED_RGB, mask=predicted_area.point(lambda value: int(value * _FILL_OPACITY)))
     half_line = _LINE_PX * _FINER // 2
-    canvas.paste((0, 0, 0), mask=_edge(truth_area, half_line + _FINER // 2).point(lambda value: value // 2))
+    canvas.paste((0, 0, 0), mask=_edge(truth_area, half_line + _HALO_PX * _FINER).point(lambda value: value // 2))
     canvas.paste(TRUTH_RGB, mask=_edge(truth_area, half_line))
     return canvas.resize((width, height), Image.Resampling.BOX)
 

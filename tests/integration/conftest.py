@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -17,25 +16,6 @@ import pytest
 sys.modules["triton_python_backend_utils"] = fake_triton
 
 
-def model_arguments(repository: Path, name: str) -> dict[str, str]:
-    """Return what Triton hands to `initialize` of a model in a repository."""
-    from google.protobuf import json_format, text_format
-    from tritonclient.grpc import model_config_pb2 as pb
-
-    config = text_format.Parse((repository / name / "config.pbtxt").read_text(), pb.ModelConfig())
-    for parameter in config.parameters:
-        if parameter == "threads":
-            config.parameters[parameter].string_value = "1"
-    return {
-        "model_config": json.dumps(json_format.MessageToDict(config, preserving_proto_field_name=True)),
-        "model_name": name,
-        "model_repository": str(repository / name),
-        "model_instance_kind": "CPU",
-        "model_instance_device_id": "0",
-        "model_version": "1",
-    }
-
-
 @pytest.fixture(scope="session")
 def stage_models(tiny_repository: Path) -> Mapping[str, Any]:
     """Every stage of the tiny repository as Triton would have started it."""
@@ -46,7 +26,7 @@ def stage_models(tiny_repository: Path) -> Mapping[str, Any]:
     models = {}
     for model in contract.stage_models(get_preset("tiny"), "FP16"):
         models[model.name] = StageModel()
-        models[model.name].initialize(model_arguments(tiny_repository, model.name))
+        models[model.name].initialize(fake_triton.model_arguments(tiny_repository, model.name))
     return models
 
 

@@ -12,12 +12,16 @@ What the real one does and the fake therefore does too:
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from google.protobuf import json_format, text_format
+from tritonclient.grpc import model_config_pb2 as pb
 
 TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
 
@@ -155,6 +159,22 @@ def get_input_tensor_by_name(request: InferenceRequest, name: str) -> Tensor | N
 
 def get_output_tensor_by_name(response: InferenceResponse, name: str) -> Tensor | None:
     return next((tensor for tensor in response.output_tensors() if tensor.name() == name), None)
+
+
+def model_arguments(repository: Path, name: str) -> dict[str, str]:
+    """For tests: return what Triton hands to `initialize` of a model in a repository."""
+    config = text_format.Parse((repository / name / "config.pbtxt").read_text(), pb.ModelConfig())
+    for parameter in config.parameters:
+        if parameter == "threads":
+            config.parameters[parameter].string_value = "1"
+    return {
+        "model_config": json.dumps(json_format.MessageToDict(config, preserving_proto_field_name=True)),
+        "model_name": name,
+        "model_repository": str(repository / name),
+        "model_instance_kind": "CPU",
+        "model_instance_device_id": "0",
+        "model_version": "1",
+    }
 
 
 def execute(model: Any, requests: Sequence[InferenceRequest]) -> Any:

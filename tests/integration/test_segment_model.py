@@ -11,8 +11,7 @@ from pathlib import Path
 import fake_triton
 import numpy as np
 import pytest
-from conftest import model_arguments
-from fake_triton import InferenceRequest, InferenceResponse, TritonError
+from fake_triton import InferenceRequest, InferenceResponse, TritonError, model_arguments
 
 from ssp_sam.config import get_preset
 from ssp_sam.errors import DeadlineExceededError, SegmentationError, UnavailableError, error_from_message
@@ -80,6 +79,7 @@ def test_execute_returns_nothing_and_the_answer_is_that_of_the_predictor(
     png, phrases = make_png(70, 50), ["dog", "the red cat"]
     request = make_request(OUTPUTS, image=png, expressions=phrases)
     model = start()
+    model.loop.call_soon_threadsafe(time.sleep, 0.3)  # nothing is sent on before `execute` has returned
 
     assert fake_triton.execute(model, [request]) is None  # and the inputs are overwritten now
 

@@ -183,7 +183,6 @@ def test_a_build_holds_the_file_and_one_stage(golden_checkpoint: Path, tmp_path:
     remove_weights(out)
     allowed = file_bytes + max(stages.values()) + SLACK_BYTES
     assert allowed < file_bytes + sum(stages.values()), "a second full copy would not be noticed"
-    print("MEASURED", grown >> 20, {k: v >> 20 for k, v in stages.items()}, allowed >> 20)
     assert grown <= allowed
 
 
@@ -196,5 +195,4 @@ def test_random_weights_are_made_stage_by_stage(tmp_path: Path) -> None:
     # A stage in float32 and its half-precision copy; all stages in float32 alone would be more.
     allowed = 3 * max(stages.values()) + SLACK_BYTES
     assert allowed < 2 * sum(stages.values())
-    print("MEASURED", grown >> 20, {k: v >> 20 for k, v in stages.items()}, allowed >> 20)
     assert grown <= allowed

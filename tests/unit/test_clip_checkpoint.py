@@ -169,6 +169,12 @@ def test_openais_state_dict(published: tuple[Preset, State], clip_file: Path, pr
     assert_same(stages_with(published, clip_file), split_published(state, preset, "it"))
 
 
+def test_torchs_format_of_before_2020_loads(tmp_path: Path) -> None:
+    torch.save({"visual.proj": torch.arange(4.0)}, tmp_path / "clip.pt", _use_new_zipfile_serialization=False)
+    loaded = load_clip(tmp_path / "clip.pt", get_preset("mini224").clip)
+    assert torch.equal(loaded["encoder.visual.proj"], torch.arange(4.0))
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit:")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_openais_torchscript_archive(published: tuple[Preset, State], clip_file: Path, dtype: torch.dtype) -> None:

@@ -177,7 +177,7 @@ def test_missing_folders_and_images_are_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"no folder .*nowhere; PhraseCut is to be had here: https://github.com"):
         BENCHMARKS["phrasecut"].open("val", tmp_path / "nowhere")
     root = write_refer(tmp_path)
-    with pytest.raises(DatasetError, match="there is no .*elsewhere; RefCOCO .*cocodataset.org"):
+    with pytest.raises(DatasetError, match=r"there is no .*elsewhere; RefCOCO .*cocodataset\.org"):
         BENCHMARKS["refcoco"].open("val", root, tmp_path / "elsewhere")
     dataset = BENCHMARKS["refcoco"].open("val", root)
     (root / "images" / "train2014" / coco_name(72)).unlink()

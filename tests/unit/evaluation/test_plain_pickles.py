@@ -14,6 +14,9 @@ PLAIN = [
 ]
 
 
+RAN: list[int] = []
+
+
 class Malicious:
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.reduced = function, arguments
@@ -47,7 +50,8 @@ def test_python_2_pickles(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("function", "arguments", "name"),
     [
-        (eval, ("__import__('pathlib').Path('ran').touch()",), "(builtins|__builtin__).eval"),
+        (eval, ("1 / 0",), "(builtins|__builtin__).eval"),
+        (RAN.append, (1,), "(builtins|__builtin__).getattr"),
         (getattr, ("", "join"), "(builtins|__builtin__).getattr"),
         (Counter, ((),), "collections.Counter"),
         (print, ("hello",), "(builtins|__builtin__).print"),
@@ -55,13 +59,12 @@ def test_python_2_pickles(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 def test_anything_else_is_refused_by_name(
-    function: Any, arguments: Any, name: str, protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    function: Any, arguments: tuple[Any, ...], name: str, protocol: int, tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     path = write(tmp_path / "refs.p", pickle.dumps([Malicious(function, *arguments)], protocol=protocol))
     with pytest.raises(DatasetError, match=f"refs.p: the pickle asks for {name}, which is refused"):
         load_plain_pickle(path)
-    assert not (tmp_path / "ran").exists()
+    assert not RAN
 
 
 def test_dotted_names_and_other_encodings_are_refused(tmp_path: Path) -> None:

@@ -59,8 +59,12 @@ ANNOTATIONS: dict[int, tuple[int, Any, BoolMask]] = {
     ),
     13: (581857, runs(box_mask(0, 0, 7, 40)), box_mask(0, 0, 7, 40)),
     14: (581857, compressed_runs(box_mask(20, 20, 60, 40)), box_mask(20, 20, 60, 40)),
-    15: (3, [compressed_runs(box_mask(1, 1, 4, 4)), runs(box_mask(50, 30, 60, 40))], box_mask(1, 1, 4, 4) | box_mask(50, 30, 60, 40)),
-}  # fmt: skip
+    15: (
+        3,
+        [compressed_runs(box_mask(1, 1, 4, 4)), runs(box_mask(50, 30, 60, 40))],
+        box_mask(1, 1, 4, 4) | box_mask(50, 30, 60, 40),
+    ),
+}
 
 
 def ref(ref_id: int, annotation_ids: Any, image_id: int, split: str, *sentences: str) -> dict[str, Any]:
@@ -147,7 +151,10 @@ def write_phrasecut(root: Path) -> Path:
             "task_id": "72__1",
             "image_id": 72,
             "phrase": "wheels",
-            "Polygons": [[[[2.7, 3.2], [9.9, 3.9], [9.1, 8.5], [2.2, 8.8]]], [[[30, 30], [35, 30], [35, 35]], [[1, 1]]]],
+            "Polygons": [
+                [[[2.7, 3.2], [9.9, 3.9], [9.1, 8.5], [2.2, 8.8]]],
+                [[[30, 30], [35, 30], [35, 35]], [[1, 1]]],
+            ],
         },
         {"task_id": "3__9", "image_id": 3, "phrase": "sky", "Polygons": [[[[0, 0], [59, 0], [59, 9], [0, 9]]]]},
     ]
