@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         dataset = _open_dataset(options)
         image_count = min(len(dataset), options.limit or len(dataset))
-        segmenter = _open_segmenter(options)
-        journal = Journal(options.out / "journal.jsonl", _header(options, dataset, segmenter))
-        run(dataset, segmenter, journal, image_count=image_count, with_release=options.metrics != "field")
-        print(_finish(options, dataset, segmenter, journal))
+        with closing(_open_segmenter(options)) as segmenter:
+            journal = Journal(options.out / "journal.jsonl", _header(options, dataset, segmenter))
+            run(dataset, segmenter, journal, image_count=image_count, with_release=options.metrics != "field")
+            print(_finish(options, dataset, segmenter, journal))
     except (SegmentationError, DatasetError, JournalError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

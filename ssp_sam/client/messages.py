@@ -164,6 +164,7 @@ def _row(result: InferResult, name: str) -> npt.NDArray[Any]:
 
 
 def _decode_mask(counts: bytes, height: int, width: int) -> BoolMask:
-    if not counts:  # the decoder would leave the mask's memory as it found it
-        return np.zeros((height, width), dtype=np.bool_)
-    return decode_rle(counts, height, width)
+    try:
+        return decode_rle(counts, height, width)
+    except ValueError as error:
+        raise SegmentationError(f"the server's answer holds a malformed mask: {error}") from error

@@ -1,1 +1,1 @@
-"""The field's metrics for referring segmentation, and calibration. `metrics` imports no torch."""
+"""Scoring on the field's benchmarks, its metrics, and calibration. Only `answers` and `calibration` import torch."""

@@ -38,6 +38,9 @@ class Segmenter(Protocol):
     def about(self, image: ImageInput) -> Ask:
         """Take an image and return what answers phrases about it; raises SegmentationError."""
 
+    def close(self) -> None:
+        """Let go of what the model holds."""
+
 
 class LocalSegmenter:
     """A model in this process."""
@@ -61,6 +64,9 @@ class LocalSegmenter:
     def about(self, image: ImageInput) -> Ask:
         """Compute the image's features and return what answers phrases about it."""
         return partial(self._predictor.segment, self._predictor.encode_image(image))
+
+    def close(self) -> None:
+        """Do nothing: the memory goes with the object."""
 
 
 class ServedSegmenter:
@@ -91,6 +97,10 @@ class ServedSegmenter:
         from ssp_sam.client.images import encode_image
 
         return partial(self._client.segment, encode_image(image))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
 
 
 def answers(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict
 
 import numpy as np
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from ssp_sam.config import CONTEXT_LENGTH, VOCABULARY_SIZE, Preset
-from ssp_sam.postprocess import Calibration
 from ssp_sam.preprocess import geometry_of
 from ssp_sam.serving import contract
 from ssp_sam.serving.contract import Model, Tensor
@@ -44,21 +41,6 @@ def config_text(model: Model, preset: Preset, embedding_dtype: str, parameters: 
     config.dynamic_batching.max_queue_delay_microseconds = 0
     config.model_warmup.append(_warmup(model))
     return _text(config)
-
-
-def stage_parameters(
-    preset: Preset, dtype: str, embedding_dtype: str, calibration: Calibration, stage: str
-) -> dict[str, str]:
-    """Return the configuration parameters that the Python code of `stage` reads."""
-    parameters = {"stage": stage, "preset": preset.name}
-    if stage == contract.POSTPROCESS:
-        parameters["calibration"] = json.dumps(asdict(calibration))
-    elif stage != contract.PREPROCESS:
-        parameters["dtype"] = dtype
-        parameters["threads"] = "auto"
-    if stage == contract.SAM_IMAGE_ENCODER:
-        parameters["embedding_dtype"] = embedding_dtype
-    return parameters
 
 
 def warmup_files(model: Model, preset: Preset, sample_image: bytes) -> dict[str, bytes]:

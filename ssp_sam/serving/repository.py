@@ -26,7 +26,7 @@ from ssp_sam.digest import sha256_of
 from ssp_sam.errors import InvalidArgumentError
 from ssp_sam.postprocess import Calibration
 from ssp_sam.serving import contract
-from ssp_sam.serving.model_config import config_text, stage_parameters, warmup_files
+from ssp_sam.serving.model_config import config_text, warmup_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -165,7 +165,18 @@ def model_parameters(name: str, preset: Preset, manifest: Manifest) -> dict[str,
             "max_in_flight": str(MAX_IN_FLIGHT),
             "call_threads": str(CALL_THREADS),
         }
-    return stage_parameters(preset, manifest.dtype, manifest.embedding_dtype, manifest.calibration, name)
+    if name == contract.SEGMENT_ENSEMBLE:
+        return {}
+    parameters = {"stage": name, "preset": preset.name}
+    if name == contract.POSTPROCESS:
+        parameters["calibration"] = json.dumps(asdict(manifest.calibration))
+    elif name != contract.PREPROCESS:
+        parameters["dtype"] = manifest.dtype
+        parameters["threads"] = "auto"
+        parameters["weights_sha256"] = manifest.weights_sha256.get(name, "")  # so that a server says what it serves
+    if name == contract.SAM_IMAGE_ENCODER:
+        parameters["embedding_dtype"] = manifest.embedding_dtype
+    return parameters
 
 
 def _sample_image() -> bytes:

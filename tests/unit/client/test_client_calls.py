@@ -81,13 +81,12 @@ def test_answers_come_in_the_order_of_the_phrases(make_client: MakeClient, serve
     assert answers[0].box_xyxy_px.tolist() == [0, 0, len(PHRASES[0]), HEIGHT]
 
 
-def test_empty_counts_are_an_empty_mask(
+def test_malformed_mask_is_the_servers_failure(
     make_client: MakeClient, server: FakeTriton, png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fake_segment_server.encode_rle", lambda mask: b"")
-    (answer,) = make_client(server=server).segment(png, ["a dog"])
-    assert answer.mask.shape == (HEIGHT, WIDTH)
-    assert not answer.mask.any()
+    with pytest.raises(SegmentationError, match="malformed mask"):
+        make_client(server=server).segment(png, ["a dog"])
 
 
 def test_explain_adds_tokens_and_attention(make_client: MakeClient, server: FakeTriton, png: bytes) -> None:

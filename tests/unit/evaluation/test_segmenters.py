@@ -72,6 +72,11 @@ def test_what_a_server_is(served: ServedSegmenter) -> None:
     assert served.identity["parameters"]["segment"] == {"preset": "tiny"}
 
 
+def test_close(served: ServedSegmenter, server: FakeTriton) -> None:
+    served.close()
+    assert server.closed
+
+
 def test_no_server(server: FakeTriton) -> None:
     server.ready = False
     with pytest.raises(UnavailableError, match=r"no server is ready at localhost:1; start one with scripts/serve.py"):

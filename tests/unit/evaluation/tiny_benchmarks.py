@@ -218,6 +218,7 @@ class StubSegmenter:
     concurrency: int = 2
     fails_after: int | None = None
     images: list[Any] = field(default_factory=list)
+    closed: bool = False
 
     def about(self, image: Any) -> Callable[[Sequence[str]], list[Segmentation]]:
         if self.fails_after is not None and len(self.images) >= self.fails_after:
@@ -227,6 +228,9 @@ class StubSegmenter:
         samples = next(entry.samples for entry in entries if np.array_equal(entry.image, image))
         truths = {sample.phrase: sample.truth() for sample in samples}
         return partial(self._answers, truths)
+
+    def close(self) -> None:
+        self.closed = True
 
     def _answers(self, truths: dict[str, BoolMask], phrases: Sequence[str]) -> list[Segmentation]:
         if not all(phrases):
