@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -115,11 +116,7 @@ def split_published(state: Mapping[str, Tensor], preset: Preset, source: str) ->
                 break
         else:
             unexpected.append(key)
-    problems = _describe("unexpected", unexpected)
-    for stage, parameters in stages.items():
-        problems += stage_problems(stage, parameters, preset)
-    if problems:
-        raise InvalidArgumentError(f"{source} does not fit preset {preset.name!r}: {'; '.join(problems)}")
+    _require_fit(stages, unexpected, preset, source)
     return stages
 
 
@@ -140,18 +137,32 @@ def load_trained(path: str | Path, preset: Preset) -> dict[str, StateDict]:
     """
     stages: dict[str, StateDict] = {name: {} for name in STAGES}
     unexpected = []
-    for key, value in load_file(path).items():
+    for key, value in _load_safetensors(path).items():
         stage, _, name = key.partition(".")
         if stage in stages:
             stages[stage][name] = value
         else:
             unexpected.append(key)
+    _require_fit(stages, unexpected, preset, path)
+    return stages
+
+
+def _require_fit(
+    stages: Mapping[str, Mapping[str, Tensor]], unexpected: Iterable[str], preset: Preset, source: str | Path
+) -> None:
     problems = _describe("unexpected", unexpected)
     for stage, parameters in stages.items():
         problems += stage_problems(stage, parameters, preset)
     if problems:
-        raise InvalidArgumentError(f"{path} does not fit preset {preset.name!r}: {'; '.join(problems)}")
-    return stages
+        raise InvalidArgumentError(f"{source} does not fit preset {preset.name!r}: {'; '.join(problems)}")
+
+
+def _load_safetensors(path: str | Path) -> StateDict:
+    try:
+        parameters: StateDict = load_file(path)
+    except SafetensorError as error:
+        raise InvalidArgumentError(f"{path} is no safetensors file, or a damaged one: {error}") from error
+    return parameters
 
 
 def stage_problems(stage: str, parameters: Mapping[str, Tensor], preset: Preset) -> list[str]:
@@ -183,10 +194,8 @@ def load_stage_module(stage: str, preset: Preset, path: str | Path) -> nn.Module
 
     Raises InvalidArgumentError if the file does not hold exactly the parameters of that stage and preset.
     """
-    parameters = load_file(path)
-    problems = stage_problems(stage, parameters, preset)
-    if problems:
-        raise InvalidArgumentError(f"{path} does not fit preset {preset.name!r}: {'; '.join(problems)}")
+    parameters = _load_safetensors(path)
+    _require_fit({stage: parameters}, (), preset, path)
     module = STAGES[stage](preset).eval().requires_grad_(False)
     module.load_state_dict(parameters)
     return module

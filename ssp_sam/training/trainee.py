@@ -80,6 +80,8 @@ def draw_weights(trainee: Trainee) -> None:
     nn.init.normal_(generator.position.weight, std=0.5)
     generator.position.weight[own:] = sinusoids(grid, generator.position.embedding_dim)
     clip.positional_embedding[1:] = 0.3 * sinusoids(grid, clip.positional_embedding.shape[1])
+    # A word that training never shows then says nothing, rather than something at random.
+    trainee.model.text_encoder.tower.embeddings.token_embedding.weight.zero_()
 
 
 def sinusoids(grid: int, width: int) -> Tensor:
