@@ -15,9 +15,9 @@ from ssp_sam.serving.server import ServerError, ServerSettings, TritonServer
 ROOT = Path(__file__).parents[1]
 PHRASES = (
     "the dog on the left",
-    "all the apples",
-    "the guitar and the cat",
-    "the red car",
+    "both dogs",
+    "the car and the guitar",
+    "the banana",
     "the zebra",
 )
 

@@ -26,7 +26,7 @@ from ssp_sam.serving.server import TritonServer
 
 DEMO = Path(__file__).parents[2] / "docs" / "demo.png"
 MODELS = (contract.SEGMENT, contract.SEGMENT_ENSEMBLE)
-PHRASES = ["the dog on the left", "all the apples", "the guitar and the cat", "the zebra", "a car", "das Auto 車"]
+PHRASES = ["the dog on the left", "both dogs", "the car and the guitar", "the zebra", "a car", "das Auto 車"]
 TIMEOUT_S = 120.0
 
 Answer = dict[str, NDArray[Any]]
