@@ -133,14 +133,14 @@ def prepare(image: Image.Image, preset: Preset) -> EncoderInputs:
     """Resize an RGB image for both encoders and place it on their padded squares."""
     geometry = geometry_of((image.height, image.width), preset)
     return EncoderInputs(
-        _place(image, geometry.sam_hw, (0, 0), preset.sam.image_side_px),
-        _place(image, geometry.clip_hw, geometry.clip_offset_tl, preset.clip.image_side_px),
+        place_on_square(image, geometry.sam_hw, (0, 0), preset.sam.image_side_px),
+        place_on_square(image, geometry.clip_hw, geometry.clip_offset_tl, preset.clip.image_side_px),
         geometry,
     )
 
 
-def _place(image: Image.Image, size_hw: tuple[int, int], offset_tl: tuple[int, int], side: int) -> UInt8Array:
-    """Return uint8 (3, side, side) with the resized image at `offset_tl`."""
+def place_on_square(image: Image.Image, size_hw: tuple[int, int], offset_tl: tuple[int, int], side: int) -> UInt8Array:
+    """Return uint8 (3, side, side) with the RGB image, resized, at `offset_tl`."""
     # Pillow's bilinear resize is antialiased; torchvision's resize of a Pillow image, which both releases use, is
     # this call.
     resized = np.asarray(image.resize((size_hw[1], size_hw[0]), Image.Resampling.BILINEAR))

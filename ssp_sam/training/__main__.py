@@ -1,7 +1,8 @@
 """Train a preset: `python -m ssp_sam.training --config configs/tiny.toml`.
 
 The same command continues a run that was stopped.
-To share the work among processes: `torchrun --nproc-per-node 2 -m ssp_sam.training --config configs/tiny.toml`.
+To share the work among processes, each on a GPU of its own where there are GPUs:
+`torchrun --nproc-per-node 2 -m ssp_sam.training --config configs/tiny.toml`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import sys
 from pathlib import Path
 
 from ssp_sam.data import DataError
-from ssp_sam.errors import SegmentationError
+from ssp_sam.errors import InvalidArgumentError, SegmentationError
+from ssp_sam.evaluation.datasets import DatasetError
 from ssp_sam.training.config import ConfigError, load_config
 from ssp_sam.training.learner import TrainingError
 from ssp_sam.training.ranks import Ranks
@@ -29,7 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         config = load_config(arguments.config)
-    except ConfigError as error:
+        ranks = Ranks.join(config.device)
+    except (ConfigError, InvalidArgumentError) as error:
         print(error, file=sys.stderr)
         return EXIT_USAGE
 
@@ -38,10 +41,9 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(number, lambda received, _: signals.append(received))
     folder = arguments.runs / config.name
     folder.mkdir(parents=True, exist_ok=True)
-    ranks = Ranks.join()
     try:
         finished = Run(config, folder, ranks, should_stop=lambda: bool(signals)).work()
-    except (TrainingError, DataError, SegmentationError) as error:
+    except (ConfigError, TrainingError, DataError, DatasetError, SegmentationError) as error:
         print(error, file=sys.stderr)
         return EXIT_FAILED
     finally:

@@ -1,10 +1,12 @@
-"""From scenes to batches. Seed, step and place in the batch alone decide a sample, so a resumed run sees the same."""
+"""From samples to batches. Seed, step and place in the batch alone decide a sample, so a resumed run sees the same."""
 
 from __future__ import annotations
 
 import signal
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +17,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from ssp_sam.config import CONTEXT_LENGTH, Preset
 from ssp_sam.data import Expression, SceneGenerator
-from ssp_sam.preprocess import EncoderInputs, Geometry, UInt8Array, prepare
+from ssp_sam.preprocess import Geometry, UInt8Array, geometry_of, place_on_square
+from ssp_sam.results import BoolMask
 from ssp_sam.tokenizer import tokenize
-from ssp_sam.training.config import DataConfig
-
-BoolMask = npt.NDArray[np.bool_]
+from ssp_sam.training.config import ConfigError, DataConfig
+from ssp_sam.training.targets import targets_of
 
 # A stretched image has a ratio of width to height between 1 / this and this.
 STRETCH_MAX = 1.8
@@ -29,14 +31,17 @@ STRETCH_MAX = 1.8
 class Batch:
     """B images with P targets: phrases, or single things where the objective asks for those.
 
-    sam_image: uint8 (B, 3, S, S); clip_image: uint8 (B, 3, R, R); geometry: int32 (B, 4, 2), see `Geometry`;
-    image_index: int64 (P,), the image of each target; token_ids: int32 (P, L), only zeros for things;
+    sam_image: uint8 (B, 3, S, S), None where it is not needed; clip_image: uint8 (B, 3, R, R); geometry: int32 (B, 4,
+    2), see `Geometry`; image_index: int64 (P,), the image of each target; token_ids: int32 (P, L), zeros for things;
     truth_mask: uint8 (P, 4G, 4G), covered share of each cell of SAM's padded square, 255 for all of it;
     truth_grid: float32 (P, N), covered share of each patch of CLIP's padded square;
     truth_box: float32 (P, 4), centre and size in 0..1 of CLIP's padded square, zeros if absent; absent: bool (P,).
+    image_embedding: float16 (B, D, G, G), what SAM's encoder made of the images earlier; None if it has to be asked.
+    half_square: truth_mask is (P, S / 2, S / 2) instead, see `PhaseConfig.half_square_masks`.
+    own_masks: the truths at the images' own sizes, bool (H, W) each, where they are asked for.
     """
 
-    sam_image: Tensor
+    sam_image: Tensor | None
     clip_image: Tensor
     geometry: Tensor
     image_index: Tensor
@@ -45,11 +50,19 @@ class Batch:
     truth_grid: Tensor
     truth_box: Tensor
     absent: Tensor
+    image_embedding: Tensor | None = None
+    half_square: bool = False
+    own_masks: tuple[BoolMask, ...] = ()
 
     @property
     def truth(self) -> Tensor:
-        """The truth mask as float32 (P, 4G, 4G), 0..1."""
+        """The truth mask as float32, 0..1."""
         return self.truth_mask.float() / 255
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch with its tensors on a device."""
+        tensors: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: value.to(device) for name, value in tensors.items()})
 
 
 @dataclass(frozen=True)
@@ -57,13 +70,17 @@ class Sample:
     """One image, RGB uint8 (H, W, 3), and its targets.
 
     masks: their truths, bool (H, W); phrases, kinds: what each phrase says, and of which kind it is; both are empty
-    where the targets are things.
+    where the targets are things. clip_place: how far down and right CLIP's image lies on its square, each as a share of
+    the room there is, below 1; if None, in the middle. embedding: float16 (D, G, G), what SAM's encoder made of the
+    image, if that is known.
     """
 
     image: UInt8Array
     masks: Sequence[BoolMask]
     phrases: Sequence[str] = ()
     kinds: Sequence[str] = ()
+    clip_place: tuple[float, float] | None = None
+    embedding: npt.NDArray[np.float16] | None = None
 
     @property
     def expressions(self) -> list[Expression]:
@@ -94,28 +111,72 @@ def _stretched(sample: Sample, rng: np.random.Generator) -> Sample:
     return replace(sample, image=image, masks=masks)
 
 
-def make_batch(samples: Sequence[Sample], preset: Preset, text_positions: int = CONTEXT_LENGTH) -> Batch:
-    """Bring samples into the form that the model takes; `text_positions` is that of `PhaseConfig`."""
-    inputs = [prepare(Image.fromarray(sample.image), preset) for sample in samples]
-    targets = [_targets(sample.masks, entry.geometry, preset) for sample, entry in zip(samples, inputs, strict=True)]
-    token_ids = [_token_ids(sample, text_positions) for sample in samples]
-    counts = [len(sample.masks) for sample in samples]
+@dataclass(frozen=True)
+class BatchForm:
+    """How samples are brought into the form that the model takes.
+
+    text_positions, half_square_masks: those of `PhaseConfig`. sam_images: whether SAM's encoder will be asked.
+    own_masks: whether truths at the images' own sizes are wanted.
+    """
+
+    preset: Preset
+    text_positions: int = CONTEXT_LENGTH
+    half_square_masks: bool = False
+    sam_images: bool = True
+    own_masks: bool = False
+
+
+def make_batch(samples: Sequence[Sample], form: BatchForm) -> Batch:
+    """Bring samples, of which all or none have an embedding, into the form that the model takes."""
+    preset = form.preset
+    images = [Image.fromarray(sample.image) for sample in samples]
+    geometries = [_geometry(sample, preset) for sample in samples]
+    embedded = [sample.embedding for sample in samples if sample.embedding is not None]
+    sam_images = [
+        place_on_square(image, geometry.sam_hw, (0, 0), preset.sam.image_side_px)
+        for image, geometry in zip(images, geometries, strict=True)
+        if form.sam_images and not embedded
+    ]
+    clip_images = [
+        place_on_square(image, geometry.clip_hw, geometry.clip_offset_tl, preset.clip.image_side_px)
+        for image, geometry in zip(images, geometries, strict=True)
+    ]
+    targets = [
+        targets_of(sample.masks, geometry, preset, half_square=form.half_square_masks)
+        for sample, geometry in zip(samples, geometries, strict=True)
+    ]
     truth_mask, truth_grid, truth_box = (np.concatenate(parts) for parts in zip(*targets, strict=True))
+    token_ids = [_token_ids(sample, form.text_positions) for sample in samples]
+    counts = [len(sample.masks) for sample in samples]
+    own_masks = [mask for sample in samples for mask in sample.masks]
     return Batch(
-        sam_image=_stack(inputs, "sam_image"),
-        clip_image=_stack(inputs, "clip_image"),
-        geometry=torch.from_numpy(np.stack([entry.geometry.to_array() for entry in inputs])),
+        sam_image=_stack(sam_images),
+        clip_image=torch.from_numpy(np.stack(clip_images)),
+        geometry=torch.from_numpy(np.stack([geometry.to_array() for geometry in geometries])),
         image_index=torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(counts)),
         token_ids=torch.from_numpy(np.concatenate(token_ids)),
         truth_mask=torch.from_numpy(truth_mask),
         truth_grid=torch.from_numpy(truth_grid),
         truth_box=torch.from_numpy(truth_box),
         absent=torch.from_numpy(~truth_mask.any(axis=(1, 2))),
+        image_embedding=_stack(embedded),
+        half_square=form.half_square_masks,
+        own_masks=tuple(own_masks) if form.own_masks else (),
     )
 
 
-def _stack(inputs: Sequence[EncoderInputs], name: str) -> Tensor:
-    return torch.from_numpy(np.stack([getattr(entry, name) for entry in inputs]))
+def _stack(arrays: Sequence[npt.NDArray[np.uint8] | npt.NDArray[np.float16]]) -> Tensor | None:
+    return torch.from_numpy(np.stack(arrays)) if arrays else None
+
+
+def _geometry(sample: Sample, preset: Preset) -> Geometry:
+    height, width, _ = sample.image.shape
+    geometry = geometry_of((height, width), preset)
+    if sample.clip_place is None:
+        return geometry
+    room = (preset.clip.image_side_px - side for side in geometry.clip_hw)
+    top, left = (int(place * (free + 1)) for place, free in zip(sample.clip_place, room, strict=True))
+    return replace(geometry, clip_offset_tl=(top, left))
 
 
 def _token_ids(sample: Sample, text_positions: int) -> npt.NDArray[np.int32]:
@@ -128,90 +189,22 @@ def _token_ids(sample: Sample, text_positions: int) -> npt.NDArray[np.int32]:
     return token_ids[:, :text_positions]
 
 
-def _targets(
-    masks: Sequence[BoolMask], geometry: Geometry, preset: Preset
-) -> tuple[UInt8Array, npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return truth_mask, truth_grid and truth_box of one image."""
-    sam_side, clip_side = preset.sam.image_side_px, preset.clip.image_side_px
-    on_sam = np.stack([_place(mask, geometry.sam_hw, (0, 0), sam_side) for mask in masks])
-    on_clip = np.stack([_place(mask, geometry.clip_hw, geometry.clip_offset_tl, clip_side) for mask in masks])
-    truth_mask = _cell_means(on_sam, preset.sam.mask_side)
-    truth_grid = _cell_means(on_clip, preset.clip.grid).reshape(len(masks), -1) / 255
-    boxes = np.stack([_box(mask, geometry, clip_side) for mask in masks])
-    return np.rint(truth_mask).astype(np.uint8), truth_grid.astype(np.float32), boxes
-
-
-def _place(mask: BoolMask, size_hw: tuple[int, int], offset_tl: tuple[int, int], side: int) -> UInt8Array:
-    """Return uint8 (side, side), the mask where `preprocess.prepare` puts the image."""
-    square = np.zeros((side, side), dtype=np.uint8)
-    (height, width), (top, left) = size_hw, offset_tl
-    grey = Image.fromarray(mask.astype(np.uint8) * 255)
-    resized = grey.resize((width, height), Image.Resampling.BILINEAR)
-    square[top : top + height, left : left + width] = np.asarray(resized)
-    return square
-
-
-def _cell_means(squares: UInt8Array, cells: int) -> npt.NDArray[np.float64]:
-    """Return (count, cells, cells), the mean of each cell of (count, side, side)."""
-    count, side, _ = squares.shape
-    means: npt.NDArray[np.float64] = squares.reshape(count, cells, side // cells, cells, side // cells).mean(
-        axis=(2, 4)
-    )
-    return means
-
-
-def _box(mask: BoolMask, geometry: Geometry, clip_side: int) -> npt.NDArray[np.float32]:
-    """Return the box around a mask as centre and size on CLIP's padded square; zeros for an empty mask."""
-    rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return np.zeros(4, dtype=np.float32)
-    low = np.array([cols[0], rows[0]])
-    high = np.array([cols[-1] + 1, rows[-1] + 1])
-    ratio = np.divide(geometry.clip_hw, geometry.original_hw)[::-1]
-    low, high = (end * ratio + geometry.clip_offset_tl[::-1] for end in (low, high))
-    box: npt.NDArray[np.float32] = (np.concatenate([(low + high) / 2, high - low]) / clip_side).astype(np.float32)
-    return box
-
-
-class SceneBatches(Dataset[Batch]):
+class Batches(Dataset[Batch]):
     """The batches of one phase by number of the step; each process of a distributed run makes its own part of them.
 
-    first_scene: number of the phase's first scene, so that phases do not share scenes.
-    share: (rank, ranks).
+    images: of a step, of all processes together; share: (rank, ranks). Raises ConfigError if they cannot be shared.
     """
 
-    def __init__(
-        self,
-        preset: Preset,
-        data: DataConfig,
-        *,
-        split: str,
-        targets: str,
-        images: int,
-        expressions: int,
-        text_positions: int,
-        first_scene: int = 0,
-        share: tuple[int, int] = (0, 1),
-    ) -> None:
+    def __init__(self, images: int, share: tuple[int, int]) -> None:
         rank, ranks = share
         if images % ranks:
-            raise ValueError(f"{images} images a step cannot be shared among {ranks} processes")
-        self._preset, self._data, self._targets = preset, data, targets
-        self._expressions, self._text_positions = expressions, text_positions
-        self._images, self._first_scene = images, first_scene
+            raise ConfigError(f"{images} images a step cannot be shared among {ranks} processes")
+        self._images = images
         self._own = range(rank * images // ranks, (rank + 1) * images // ranks)
-        self._generator = SceneGenerator(
-            side_px=data.side_px, seed=data.seed, split=split, expressions_per_scene=expressions
-        )
 
+    @abstractmethod
     def __getitem__(self, step: int) -> Batch:
         """Return the batch of a step."""
-        first = self._first_scene + step * self._images
-        samples = [
-            scene_sample(self._generator, first + k, self._data, targets=self._targets, count=self._expressions)
-            for k in self._own
-        ]
-        return make_batch(samples, self._preset, self._text_positions)
 
     def loader(self, steps: Iterable[int], workers: int) -> Iterator[Batch]:
         """Yield the batches of `steps` in order, made ahead by worker processes (by this one if `workers` is 0)."""
@@ -224,6 +217,49 @@ class SceneBatches(Dataset[Batch]):
             worker_init_fn=_start_worker,
         )
         yield from batches
+
+
+class SceneBatches(Batches):
+    """Batches of scenes.
+
+    first_scene: number of the phase's first scene, so that phases do not share scenes.
+    random_offset: that of `PhaseConfig`.
+    """
+
+    def __init__(
+        self,
+        form: BatchForm,
+        data: DataConfig,
+        *,
+        split: str,
+        targets: str,
+        images: int,
+        expressions: int,
+        first_scene: int = 0,
+        random_offset: bool = False,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        super().__init__(images, share)
+        self._form, self._data, self._targets = form, data, targets
+        self._expressions, self._first_scene, self._random_offset = expressions, first_scene, random_offset
+        self._generator = SceneGenerator(
+            side_px=data.side_px, seed=data.seed, split=split, expressions_per_scene=expressions
+        )
+
+    def __getitem__(self, step: int) -> Batch:
+        """Return the batch of a step."""
+        return make_batch([self._sample(step * self._images + k) for k in self._own], self._form)
+
+    def _sample(self, number: int) -> Sample:
+        index = self._first_scene + number
+        sample = scene_sample(self._generator, index, self._data, targets=self._targets, count=self._expressions)
+        return random_place(sample, self._data.seed, index) if self._random_offset else sample
+
+
+def random_place(sample: Sample, *seed: int) -> Sample:
+    """Return the sample with a place for CLIP's image that the seed decides."""
+    down, right = np.random.default_rng(seed).random(2)
+    return replace(sample, clip_place=(float(down), float(right)))
 
 
 def _start_worker(_: int) -> None:

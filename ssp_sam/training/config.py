@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ssp_sam.config import CONTEXT_LENGTH, PRESETS
+from ssp_sam.evaluation.datasets import BENCHMARKS, FORMATS
+from ssp_sam.modeling.ssp_sam import STAGES
 from ssp_sam.training.objectives import OBJECTIVES
+from ssp_sam.training.reading import ConfigError, build, check_one_of, check_range
 from ssp_sam.training.trainee import MODULES
 
 if sys.version_info >= (3, 11):
@@ -18,9 +20,16 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-
-class ConfigError(ValueError):
-    """The configuration of a run is wrong; the message says where, what came and what is allowed."""
+__all__ = [
+    "ConfigError",
+    "DataConfig",
+    "PhaseConfig",
+    "RunConfig",
+    "SetConfig",
+    "ValidationConfig",
+    "load_config",
+    "parse_config",
+]
 
 
 @dataclass(frozen=True)
@@ -28,113 +37,201 @@ class PhaseConfig:
     """One part of a run: what is trained, on what, how long.
 
     objective: one of `OBJECTIVES`.
+    images_per_step: of all processes together.
     train: module -> its share of the learning rate; modules that are not named are frozen.
     loss_weights: loss of the objective -> weight; losses that are not named are not counted.
-    absent_weight: how much more a phrase without target counts in the cross entropies.
+    steps, epochs: one of the two. Steps warm up linearly over `warmup_steps`, then follow half a cosine down to
+        `final_learning_rate_share`. Epochs keep one rate each: from `lowest_learning_rate` up over `warmup_epochs`,
+        then on half a cosine, which began with the first epoch, back down to it.
+    train_from_epoch: module of `train` -> the epoch, counted from 0, before which it is frozen.
+    sets: names of the run's data sets that are united; if empty, scenes are drawn.
     text_positions: text is cut to that many positions, to save time. Only padding may be cut, which nothing but the
         backward direction of the GRU ever sees; validation works on all positions.
+    random_offset: place CLIP's image anywhere on its square instead of in the middle.
+    half_square_masks: compare masks as the release does, on SAM's square at half its side, to which logits are
+        enlarged; else on the logits' own cells.
+    absent_weight: how much more a phrase without target counts in the cross entropies.
+    decay_all: let the weights decay of vectors and tables of embeddings too.
     """
 
     name: str
     objective: str
-    steps: int
     images_per_step: int
     expressions_per_image: int
     learning_rate: float
     train: Mapping[str, float]
     loss_weights: Mapping[str, float]
+    steps: int = 0
+    epochs: int = 0
     warmup_steps: int = 0
+    warmup_epochs: int = 0
     final_learning_rate_share: float = 0.01
+    lowest_learning_rate: float = 0.0
+    train_from_epoch: Mapping[str, int] = field(default_factory=dict)
+    sets: tuple[str, ...] = ()
     weight_decay: float = 0.0
+    decay_all: bool = False
+    adam_beta2: float = 0.99
     gradient_clip: float = 1.0
     absent_weight: float = 1.0
     text_positions: int = CONTEXT_LENGTH
+    random_offset: bool = False
+    half_square_masks: bool = False
 
     def __post_init__(self) -> None:
-        _one_of("objective", self.objective, OBJECTIVES)
-        for name in ("steps", "images_per_step", "expressions_per_image"):
-            _in_range(name, getattr(self, name), at_least=1)
+        check_one_of("objective", self.objective, OBJECTIVES)
+        for name in ("images_per_step", "expressions_per_image"):
+            check_range(name, getattr(self, name), at_least=1)
         for name in ("learning_rate", "gradient_clip"):
-            _in_range(name, getattr(self, name), above=0)
-        for name in ("warmup_steps", "weight_decay", "absent_weight", "final_learning_rate_share"):
-            _in_range(name, getattr(self, name), at_least=0)
-        _in_range("text_positions", self.text_positions, at_least=2, at_most=CONTEXT_LENGTH)
+            check_range(name, getattr(self, name), above=0)
+        for name in ("steps", "epochs", "warmup_steps", "warmup_epochs", "weight_decay", "absent_weight"):
+            check_range(name, getattr(self, name), at_least=0)
+        for name in ("final_learning_rate_share", "lowest_learning_rate"):
+            check_range(name, getattr(self, name), at_least=0)
+        check_range("adam_beta2", self.adam_beta2, above=0, at_most=1)
+        check_range("text_positions", self.text_positions, at_least=2, at_most=CONTEXT_LENGTH)
+        objective = OBJECTIVES[self.objective]
         for name, table, allowed in (
             ("train", self.train, MODULES),
-            ("loss_weights", self.loss_weights, OBJECTIVES[self.objective].losses),
+            ("loss_weights", self.loss_weights, objective.losses),
         ):
             if not table:
                 raise ConfigError(f"{name} is empty; allowed are {', '.join(allowed)}")
             for key, value in table.items():
-                _one_of(f"a name in {name}", key, allowed)
-                _in_range(f"{name}.{key}", value, above=0)
+                check_one_of(f"a name in {name}", key, allowed)
+                check_range(f"{name}.{key}", value, above=0)
+        self._check_length()
+        if self.sets and objective.targets != "phrases":
+            raise ConfigError(f"objective {self.objective!r} needs {objective.targets}, which only scenes have")
+
+    def _check_length(self) -> None:
+        if (self.steps > 0) == (self.epochs > 0):
+            raise ConfigError(f"steps is {self.steps} and epochs is {self.epochs}; one of them must be at least 1")
+        if self.epochs and not self.sets:
+            raise ConfigError("epochs are of data sets, but sets is empty; scenes have no end, give steps")
+        if not self.epochs and (self.warmup_epochs or self.lowest_learning_rate or self.train_from_epoch):
+            raise ConfigError("warmup_epochs, lowest_learning_rate and train_from_epoch go with epochs")
+        if self.epochs and self.warmup_steps:
+            raise ConfigError("warmup_steps go with steps; with epochs give warmup_epochs")
+        for name, epoch in self.train_from_epoch.items():
+            check_one_of("a name in train_from_epoch", name, self.train)
+            check_range(f"train_from_epoch.{name}", epoch, at_least=0, at_most=self.epochs - 1)
+
+
+@dataclass(frozen=True)
+class SetConfig:
+    """Where a data set lies, as `Benchmark.open` takes it.
+
+    root: its folder; images: that of the image files, if they are not under `root` where the field keeps them; form:
+    one of `FORMATS`.
+    """
+
+    root: str
+    images: str = ""
+    form: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_one_of("form", self.form, FORMATS)
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Scenes, made on the fly.
+    """What scenes and data sets have to be made into batches.
 
-    stretched_share: of the images, are stretched to another ratio of width to height, so that padding is not news.
+    side_px, seed: of scenes, made on the fly.
+    workers: that make batches, in each process.
+    stretched_share: of the scenes, are stretched to another ratio of width to height, so that padding is not news.
+    embeddings: folder that keeps what SAM's frozen image encoder makes of the images of data sets, in 16 bits; if
+        empty, every step computes it anew.
     """
 
     side_px: int = 256
     seed: int = 0
     workers: int = 1
     stretched_share: float = 0.0
+    embeddings: str = ""
 
     def __post_init__(self) -> None:
-        _in_range("side_px", self.side_px, at_least=64)
-        _in_range("seed", self.seed, at_least=0)
-        _in_range("workers", self.workers, at_least=0)
-        _in_range("stretched_share", self.stretched_share, at_least=0, at_most=1)
+        check_range("side_px", self.side_px, at_least=64)
+        check_range("seed", self.seed, at_least=0)
+        check_range("workers", self.workers, at_least=0)
+        check_range("stretched_share", self.stretched_share, at_least=0, at_most=1)
 
 
 @dataclass(frozen=True)
 class ValidationConfig:
-    """How often, and on how many scenes of the split `val`, the averaged weights are measured."""
+    """How often, and on what, the averaged weights are measured.
+
+    A phase of steps: every so many minutes. A phase of epochs: every so many epochs. A phase that learns scenes: on the
+    first `scenes` of the split "val". One that learns data sets: on their split `split`, masks at the images' own size.
+    """
 
     every_minutes: float = 4.0
+    every_epochs: int = 1
     scenes: int = 64
+    split: str = "val"
 
     def __post_init__(self) -> None:
-        _in_range("every_minutes", self.every_minutes, above=0)
-        _in_range("scenes", self.scenes, at_least=1)
+        check_range("every_minutes", self.every_minutes, above=0)
+        check_range("every_epochs", self.every_epochs, at_least=1)
+        check_range("scenes", self.scenes, at_least=1)
 
 
 @dataclass(frozen=True)
 class RunConfig:
     """A whole run.
 
-    name: also that of its folder. initial_weights: a safetensors file with all stages; if empty, weights are drawn.
-    threads: torch's, in each process. precision: "fp32", or "bf16" for autocast.
+    name: also that of its folder. sets: name in `BENCHMARKS` -> where it lies.
+    initial_weights: a safetensors file with all stages, a published `.pth` (then initial_clip may be CLIP's own file),
+        or a served model repository; if empty, weights are drawn.
+    fresh_stages: are drawn all the same.
+    threads: torch's, in each process. device: "cpu", "cuda", or "auto" for a GPU where there is one.
+    precision: "fp32", or "bf16" for autocast.
     """
 
     name: str
     preset: str
     phases: tuple[PhaseConfig, ...]
+    sets: Mapping[str, SetConfig] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     initial_weights: str = ""
+    initial_clip: str = ""
+    fresh_stages: tuple[str, ...] = ()
     seed: int = 0
     threads: int = 1
+    device: str = "auto"
     precision: str = "fp32"
     ema_decay: float = 0.999
     save_every_minutes: float = 4.0
     log_every_seconds: float = 20.0
 
     def __post_init__(self) -> None:
-        _one_of("preset", self.preset, PRESETS)
-        _one_of("precision", self.precision, ("fp32", "bf16"))
-        _in_range("seed", self.seed, at_least=0)
-        _in_range("threads", self.threads, at_least=1)
-        _in_range("ema_decay", self.ema_decay, at_least=0, at_most=1)
-        _in_range("save_every_minutes", self.save_every_minutes, above=0)
-        _in_range("log_every_seconds", self.log_every_seconds, at_least=0)
+        check_one_of("preset", self.preset, PRESETS)
+        check_one_of("device", self.device, ("auto", "cpu", "cuda"))
+        check_one_of("precision", self.precision, ("fp32", "bf16"))
+        check_range("seed", self.seed, at_least=0)
+        check_range("threads", self.threads, at_least=1)
+        check_range("ema_decay", self.ema_decay, at_least=0, at_most=1)
+        check_range("save_every_minutes", self.save_every_minutes, above=0)
+        check_range("log_every_seconds", self.log_every_seconds, at_least=0)
         if not self.phases:
             raise ConfigError("there is no [[phases]]; at least one is needed")
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
             raise ConfigError(f"the names of phases must differ; got {', '.join(names)}")
+        for stage in self.fresh_stages:
+            check_one_of("a name in fresh_stages", stage, STAGES)
+        for name in self.sets:
+            check_one_of("a name in sets", name, BENCHMARKS)
+        for phase in self.phases:
+            for name in phase.sets:
+                check_one_of(f"phase {phase.name}: a name in sets", name, self.sets)
+            if phase.sets and self.data.embeddings and "sam_image_encoder" in phase.train:
+                raise ConfigError(
+                    f"phase {phase.name} trains sam_image_encoder, so what it makes of an image cannot be kept: "
+                    "data.embeddings must be empty"
+                )
 
 
 def load_config(path: Path) -> RunConfig:
@@ -150,91 +247,4 @@ def load_config(path: Path) -> RunConfig:
 
 def parse_config(table: Mapping[str, Any], source: str) -> RunConfig:
     """Check a table read from TOML; `source` is what errors call it."""
-    config: RunConfig = _build(RunConfig, table, source)
-    return config
-
-
-def _build(cls: type[Any], table: Any, where: str) -> Any:
-    """Make a dataclass of a table, its fields by their declared types."""
-    if not isinstance(table, Mapping):
-        raise ConfigError(f"{where}: must be a table; got {table!r}")
-    fields = {item.name: item for item in dataclasses.fields(cls)}
-    unknown = sorted(table.keys() - fields.keys())
-    if unknown:
-        raise ConfigError(f"{where}: unknown {', '.join(unknown)}; allowed are {', '.join(fields)}")
-    required = {
-        name
-        for name, item in fields.items()
-        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-    }
-    missing = sorted(required - table.keys())
-    if missing:
-        raise ConfigError(f"{where}: missing {', '.join(missing)}")
-    values = {name: _READERS[str(fields[name].type)](value, f"{where}: {name}") for name, value in table.items()}
-    try:
-        return cls(**values)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
-
-
-def _number(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigError(f"{where} must be a number; got {value!r}")
-    return float(value)
-
-
-def _integer(value: Any, where: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"{where} must be a whole number; got {value!r}")
-    return value
-
-
-def _text(value: Any, where: str) -> str:
-    if not isinstance(value, str):
-        raise ConfigError(f"{where} must be a text; got {value!r}")
-    return value
-
-
-def _numbers(value: Any, where: str) -> dict[str, float]:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{where} must be a table of numbers; got {value!r}")
-    return {key: _number(number, f"{where}.{key}") for key, number in value.items()}
-
-
-def _phases(value: Any, where: str) -> tuple[PhaseConfig, ...]:
-    if not isinstance(value, list):
-        raise ConfigError(f"{where} must be a list of tables, [[phases]]; got {value!r}")
-    return tuple(_build(PhaseConfig, table, f"{where}[{index}]") for index, table in enumerate(value))
-
-
-# By the declared type of a field.
-_READERS: dict[str, Callable[[Any, str], Any]] = {
-    "float": _number,
-    "int": _integer,
-    "str": _text,
-    "Mapping[str, float]": _numbers,
-    "tuple[PhaseConfig, ...]": _phases,
-    "DataConfig": lambda value, where: _build(DataConfig, value, where),
-    "ValidationConfig": lambda value, where: _build(ValidationConfig, value, where),
-}
-
-
-def _one_of(what: str, value: str, allowed: Any) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{what} {value!r} is unknown; allowed are {', '.join(allowed)}")
-
-
-def _in_range(
-    what: str,
-    value: float,
-    *,
-    above: float | None = None,
-    at_least: float | None = None,
-    at_most: float | None = None,
-) -> None:
-    if above is not None and not value > above:
-        raise ConfigError(f"{what} is {value}; must be above {above}")
-    if at_least is not None and not value >= at_least:
-        raise ConfigError(f"{what} is {value}; must be at least {at_least}")
-    if at_most is not None and not value <= at_most:
-        raise ConfigError(f"{what} is {value}; must be at most {at_most}")
+    return build(RunConfig, table, source)

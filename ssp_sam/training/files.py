@@ -19,7 +19,7 @@ from ssp_sam.modeling.ssp_sam import SspSam
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write what a run needs to continue."""
-    _replace(path, lambda file: torch.save(state, file))
+    replace_file(path, lambda file: torch.save(state, file))
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def load_state(path: Path) -> dict[str, Any]:
 def save_weights(path: Path, model: SspSam) -> None:
     """Write the model's parameters as safetensors, with the name of the preset as metadata."""
     parameters = {name: value.contiguous() for name, value in model.state_dict().items()}
-    _replace(path, lambda file: file.write(save(parameters, {"preset": model.preset.name})))
+    replace_file(path, lambda file: file.write(save(parameters, {"preset": model.preset.name})))
 
 
 def load_weights(path: Path, preset: Preset) -> SspSam:
@@ -49,11 +49,18 @@ def load_weights(path: Path, preset: Preset) -> SspSam:
     return model
 
 
-def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Replace a file in one step: a reader, or a crash, meets the old content or the new one."""
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
+def replace_file(path: Path, write: Callable[[BinaryIO], object], partial: Path | None = None) -> None:
+    """Replace a file in one step: a reader, or a crash, meets the old content or the new one.
+
+    partial: what the file is called until it is whole; a name of its own for each process if several may write it.
+    """
+    partial = partial or path.with_name(f"{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     partial.replace(path)

@@ -19,9 +19,9 @@ class TrainingError(Exception):
     """A run cannot go on."""
 
 
-def autocast(config: RunConfig) -> torch.autocast:
+def autocast(config: RunConfig, device: torch.device) -> torch.autocast:
     """Return the context in which a network of this run computes."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16")
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
 
 class Learner:
@@ -34,14 +34,18 @@ class Learner:
         self._optimizer = make_optimizer(trainee, phase)
         self.average = AveragedWeights(trainee, config.ema_decay)
 
-    def step(self, batch: Batch, index: int) -> dict[str, Tensor]:
-        """Do step `index`, counted from 0, and return the losses that count, before their weights.
+    def step(self, batch: Batch, index: int, epoch: int = 0) -> dict[str, Tensor]:
+        """Do step `index`, counted from 0 as epochs are, and return the losses that count, before their weights.
 
         Raises TrainingError if the gradient is not finite.
         """
-        set_learning_rate(self._optimizer, self._phase, index)
+        set_learning_rate(self._optimizer, self._phase, index, epoch)
+        for name, first in self._phase.train_from_epoch.items():
+            # Without a gradient, the optimizer leaves a parameter alone.
+            self._trainee.part(name).requires_grad_(epoch >= first)
         self._optimizer.zero_grad()
-        with autocast(self._config):
+        batch = batch.to(self._ranks.device)
+        with autocast(self._config, self._ranks.device):
             found = OBJECTIVES[self._phase.objective].compute(self._trainee, batch, self._phase.absent_weight)
         loss = torch.stack([weight * found[name] for name, weight in self._phase.loss_weights.items()]).sum()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -27,12 +27,14 @@ class Objective:
     """A way to learn.
 
     compute: (trainee, batch, absent_weight) -> losses by name; absent_weight is that of `PhaseConfig`.
-    losses: their names; targets: what a sample is, "phrases" or "things".
+    losses: their names; targets: what a sample is, "phrases" or "things"; uses_sam: whether SAM's image encoder is
+    asked.
     """
 
     compute: Callable[[Trainee, Batch, float], Losses]
     losses: tuple[str, ...]
     targets: str = "phrases"
+    uses_sam: bool = True
 
 
 def patches_and_phrases(trainee: Trainee, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -52,11 +54,9 @@ def similarity_of(patches: Tensor, phrases: Tensor) -> Tensor:
 
 def boxed_masks(trainee: Trainee, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return mask_logits (P, 4G, 4G) and iou (P,) of SAM alone, told the box around each target."""
-    model, side = trainee.model, trainee.preset.sam.mask_side
-    embedding = model.sam_image_encoder(batch.sam_image, batch.geometry[:, 1])
-    inside = batch.truth_mask > 127
-    prompts = trainee.corner_prompts(model.mask_decoder.pe_layer, _corners(inside) / side)
-    logits, iou = model.mask_decoder(embedding, prompts, batch.image_index)
+    model, inside = trainee.model, batch.truth_mask > 127
+    prompts = trainee.corner_prompts(model.mask_decoder.pe_layer, _corners(inside) / inside.shape[-1])
+    logits, iou = model.mask_decoder(_embedding(trainee, batch), prompts, batch.image_index)
     return logits, iou
 
 
@@ -71,9 +71,16 @@ def prompts_of(trainee: Trainee, batch: Batch) -> Prompts:
 
 def prompted_masks(trainee: Trainee, batch: Batch, prompts: Prompts) -> tuple[Tensor, Tensor]:
     """Return mask_logits (P, 4G, 4G) and iou (P,) of the whole model."""
-    embedding = trainee.model.sam_image_encoder(batch.sam_image, batch.geometry[:, 1])
-    logits, iou = trainee.model.mask_decoder(embedding, prompts.prompt_tokens, batch.image_index)
+    logits, iou = trainee.model.mask_decoder(_embedding(trainee, batch), prompts.prompt_tokens, batch.image_index)
     return logits, iou
+
+
+def _embedding(trainee: Trainee, batch: Batch) -> Tensor:
+    """Return what SAM's image encoder makes of the images (B, D, G, G), or made of them earlier."""
+    if batch.image_embedding is not None:
+        return batch.image_embedding.float()
+    embedding: Tensor = trainee.model.sam_image_encoder(batch.sam_image, batch.geometry[:, 1])
+    return embedding
 
 
 def _corners(inside: Tensor) -> Tensor:
@@ -97,8 +104,10 @@ def _similarity_losses(trainee: Trainee, batch: Batch, similarity: Tensor, weigh
     }
 
 
-def _mask_losses(batch: Batch, logits: Tensor, iou: Tensor, weight: Tensor) -> Losses:
+def _mask_losses(trainee: Trainee, batch: Batch, logits: Tensor, iou: Tensor, weight: Tensor) -> Losses:
     truth = batch.truth
+    if batch.half_square:
+        logits = on_half_square(logits, trainee.preset.sam.image_side_px)
     true_iou = losses.mask_iou(logits.detach() > 0, truth > 0.5)
     return {
         "mask_bce": losses.cross_entropy(logits, truth, weight),
@@ -106,6 +115,13 @@ def _mask_losses(batch: Batch, logits: Tensor, iou: Tensor, weight: Tensor) -> L
         "mask_focal": losses.focal(logits, truth),
         "iou_mse": F.mse_loss(iou.float(), true_iou),
     }
+
+
+def on_half_square(logits: Tensor, side: int) -> Tensor:
+    """Return logits (P, 4G, 4G) as the release compares them: enlarged to SAM's square, then at half its side."""
+    for size in (side, side // 2):
+        logits = F.interpolate(logits.float()[:, None], (size, size), mode="bilinear", align_corners=False)[:, 0]
+    return logits
 
 
 def _prompt_losses(trainee: Trainee, batch: Batch, prompts: Prompts, weight: Tensor) -> Losses:
@@ -135,8 +151,10 @@ def _contrast(batch: Batch, patches: Tensor, phrases: Tensor) -> Tensor:
         logits = phrases @ regions.T / CONTRAST_TEMPERATURE  # (P, P), phrases by regions
     # Phrases of one image may mean the same thing, and an absent one has no region.
     same_image = batch.image_index[:, None] == batch.image_index
-    logits = logits.masked_fill(same_image & ~torch.eye(len(logits), dtype=torch.bool), -torch.inf)
-    own = torch.arange(len(logits))[~batch.absent]
+    logits = logits.masked_fill(
+        same_image & ~torch.eye(len(logits), dtype=torch.bool, device=logits.device), -torch.inf
+    )
+    own = torch.arange(len(logits), device=logits.device)[~batch.absent]
     to_region = logits.masked_fill(batch.absent, -torch.inf)[own]
     to_phrase = logits.T[own]
     return (F.cross_entropy(to_region, own) + F.cross_entropy(to_phrase, own)) / 2
@@ -144,7 +162,7 @@ def _contrast(batch: Batch, patches: Tensor, phrases: Tensor) -> Tensor:
 
 def _boxed(trainee: Trainee, batch: Batch, absent_weight: float) -> Losses:
     logits, iou = boxed_masks(trainee, batch)
-    return _mask_losses(batch, logits, iou, _weight(batch, absent_weight))
+    return _mask_losses(trainee, batch, logits, iou, _weight(batch, absent_weight))
 
 
 def _boxes(trainee: Trainee, batch: Batch, absent_weight: float) -> Losses:
@@ -155,7 +173,7 @@ def _masks(trainee: Trainee, batch: Batch, absent_weight: float) -> Losses:
     weight = _weight(batch, absent_weight)
     prompts = prompts_of(trainee, batch)
     logits, iou = prompted_masks(trainee, batch, prompts)
-    return {**_mask_losses(batch, logits, iou, weight), **_prompt_losses(trainee, batch, prompts, weight)}
+    return {**_mask_losses(trainee, batch, logits, iou, weight), **_prompt_losses(trainee, batch, prompts, weight)}
 
 
 _SIMILARITY = ("similarity_bce", "similarity_dice")
@@ -164,11 +182,11 @@ _PROMPT = ("box_l1", "box_giou", "attention_bce", "attention_dice", *_SIMILARITY
 
 OBJECTIVES = {
     # CLIP's two towers alone find the patches that a phrase means.
-    "grounding": Objective(_grounding, (*_SIMILARITY, "contrast")),
+    "grounding": Objective(_grounding, (*_SIMILARITY, "contrast"), uses_sam=False),
     # SAM alone cuts out the thing in a given box.
     "boxed-masks": Objective(_boxed, _MASK, targets="things"),
     # The SSP encoder without SAM: boxes, and where it looks.
-    "boxes": Objective(_boxes, _PROMPT),
+    "boxes": Objective(_boxes, _PROMPT, uses_sam=False),
     # The whole model.
     "masks": Objective(_masks, (*_MASK, *_PROMPT)),
 }

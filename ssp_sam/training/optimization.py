@@ -14,7 +14,7 @@ from ssp_sam.training.trainee import Trainee
 
 
 def make_optimizer(trainee: Trainee, phase: PhaseConfig) -> torch.optim.AdamW:
-    """Return AdamW over what the phase trains; vectors and tables of embeddings do not decay."""
+    """Return AdamW over what the phase trains; unless it says so, vectors and tables of embeddings do not decay."""
     groups = []
     for name, rate in phase.train.items():
         part = trainee.part(name)
@@ -22,23 +22,37 @@ def make_optimizer(trainee: Trainee, phase: PhaseConfig) -> torch.optim.AdamW:
         kinds: tuple[list[Tensor], list[Tensor]] = ([], [])
         for parameter in part.parameters():
             kinds[parameter.ndim < 2 or id(parameter) in tables].append(parameter)
-        for parameters, decay in zip(kinds, (phase.weight_decay, 0.0), strict=True):
+        decays = (phase.weight_decay, phase.weight_decay if phase.decay_all else 0.0)
+        for parameters, decay in zip(kinds, decays, strict=True):
             if parameters:
                 groups.append({"params": parameters, "weight_decay": decay, "rate_share": rate})
-    return torch.optim.AdamW(groups, lr=phase.learning_rate, betas=(0.9, 0.99), fused=True)
+    return torch.optim.AdamW(groups, lr=phase.learning_rate, betas=(0.9, phase.adam_beta2), fused=True)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, phase: PhaseConfig, step: int) -> float:
-    """Set the rates for `step` and return the phase's own: a linear warm-up, then half a cosine."""
-    if step < phase.warmup_steps:
-        share = (step + 1) / phase.warmup_steps
-    else:
-        progress = (step - phase.warmup_steps) / max(1, phase.steps - phase.warmup_steps)
-        low = phase.final_learning_rate_share
-        share = low + (1 - low) * (1 + math.cos(math.pi * progress)) / 2
+def set_learning_rate(optimizer: torch.optim.Optimizer, phase: PhaseConfig, step: int, epoch: int = 0) -> None:
+    """Set the rates for `step`, which is of `epoch`: a linear warm-up, then half a cosine."""
     for group in optimizer.param_groups:
-        group["lr"] = phase.learning_rate * share * group["rate_share"]
-    return phase.learning_rate * share
+        if phase.epochs:
+            group["lr"] = _by_epoch(phase, epoch, phase.learning_rate * group["rate_share"])
+        else:
+            group["lr"] = phase.learning_rate * _by_step(phase, step) * group["rate_share"]
+
+
+def _by_step(phase: PhaseConfig, step: int) -> float:
+    """Return the share of the rate that counts at a step."""
+    if step < phase.warmup_steps:
+        return (step + 1) / phase.warmup_steps
+    progress = (step - phase.warmup_steps) / max(1, phase.steps - phase.warmup_steps)
+    low = phase.final_learning_rate_share
+    return low + (1 - low) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def _by_epoch(phase: PhaseConfig, epoch: int, rate: float) -> float:
+    """Return the rate in an epoch: between the lowest, which is the same for all modules, and the module's own."""
+    low = phase.lowest_learning_rate
+    if epoch < phase.warmup_epochs:
+        return low + (rate - low) * epoch / phase.warmup_epochs
+    return low + (rate - low) * (1 + math.cos(math.pi * epoch / phase.epochs)) / 2
 
 
 class AveragedWeights:

@@ -28,6 +28,19 @@ class Progress:
         self._sums.clear()
         self._tell("phase", step, f"{step} of {steps} steps are done")
 
+    def data(self, phase: str, counts: Mapping[str, int]) -> None:
+        """The data of a phase that is about to begin are open: what there is, by name."""
+        self._phase, self._steps = phase, 0
+        self._tell("data", 0, "  ".join(f"{name}: {count}" for name, count in counts.items()), counts=counts)
+
+    def embedding(self, done: int, images: int, encoded: int) -> None:
+        """`done` of this process's images have an embedding, `encoded` of them are new; told every now and then."""
+        now = time.monotonic()
+        if done == images or now - self._told_at >= self._every_seconds:
+            text = f"SAM's embeddings: {done} of {images} images, {encoded} encoded now"
+            self._tell("embeddings", 0, text, done=done, images=images, encoded=encoded)
+            self._told_at = now
+
     def step(self, step: int, losses: Mapping[str, float]) -> None:
         """`step` steps of the phase are done; every now and then tell the mean losses since the last time."""
         for name, value in losses.items():

@@ -4,26 +4,53 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
 
+from ssp_sam.errors import InvalidArgumentError
+from ssp_sam.runtime import default_device
+
+Value = TypeVar("Value")
+
+# Processes wait for the one that has most images left to encode.
+_PATIENCE = timedelta(hours=12)
+
 
 @dataclass(frozen=True)
 class Ranks:
-    """rank: this process's number of `count`. Each works on its own images, all hold the same weights."""
+    """rank: this process's number of `count`. Each works on its own images, all hold the same weights.
+
+    device: on which this process computes.
+    """
 
     rank: int = 0
     count: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @classmethod
-    def join(cls) -> Ranks:
-        """Meet the other processes, if `torchrun` says that there are any."""
+    def join(cls, device: str = "cpu") -> Ranks:
+        """Meet the other processes, if `torchrun` says that there are any.
+
+        device: "cpu", "cuda" (each process of a machine takes the GPU of its number) or "auto", a GPU if there is one.
+        Raises InvalidArgumentError if there is no GPU for this process.
+        """
+        place = torch.device(default_device() if device == "auto" else device)
+        if place.type == "cuda":
+            place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            if place.index >= torch.cuda.device_count():
+                raise InvalidArgumentError(
+                    f"there is no GPU {place.index}: this machine shows {torch.cuda.device_count()}; start as many "
+                    'processes as it has GPUs, or say device = "cpu"'
+                )
+            torch.cuda.set_device(place)
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            return cls()
-        distributed.init_process_group("gloo")
-        return cls(distributed.get_rank(), distributed.get_world_size())
+            return cls(device=place)
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo", timeout=_PATIENCE)
+        return cls(distributed.get_rank(), distributed.get_world_size(), place)
 
     def leave(self) -> None:
         """Part from the other processes."""
@@ -53,6 +80,14 @@ class Ranks:
         up = torch.tensor(float(flag))
         distributed.all_reduce(up, op=distributed.ReduceOp.MAX)
         return bool(up)
+
+    def gather(self, value: Value) -> list[Value]:
+        """Return what each process brings, in the order of their numbers; values are pickled."""
+        if self.count == 1:
+            return [value]
+        values: list[Value | None] = [None] * self.count
+        distributed.all_gather_object(values, value)
+        return values  # type: ignore[return-value]
 
     def wait(self) -> None:
         """Wait until all processes are here."""

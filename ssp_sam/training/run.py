@@ -5,28 +5,27 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ssp_sam.config import CONTEXT_LENGTH, get_preset
-from ssp_sam.training.batches import Batch, SceneBatches
-from ssp_sam.training.config import PhaseConfig, RunConfig
-from ssp_sam.training.files import load_state, load_weights, save_state, save_weights
+from ssp_sam.config import get_preset
+from ssp_sam.preprocess import UInt8Array
+from ssp_sam.training.config import ConfigError, PhaseConfig, RunConfig, parse_config
+from ssp_sam.training.embeddings import EmbeddingFiles, encode_image
+from ssp_sam.training.files import load_state, save_state, save_weights
+from ssp_sam.training.initial import begin
 from ssp_sam.training.learner import Learner, TrainingError, autocast
-from ssp_sam.training.objectives import OBJECTIVES
 from ssp_sam.training.progress import Progress
 from ssp_sam.training.ranks import Ranks
-from ssp_sam.training.trainee import Trainee, draw_weights
-from ssp_sam.training.validation import validate
+from ssp_sam.training.sources import PhaseData, open_phase
+from ssp_sam.training.validation import measure, sum_up
 
 STATE_FILE = "state.pt"
 BEST_FILE = "best.safetensors"
 LAST_FILE = "last.safetensors"
-VALIDATION_IMAGES_PER_BATCH = 8
-VALIDATION_EXPRESSIONS = 4
 
 
 class Run:
@@ -45,17 +44,10 @@ class Run:
     def __init__(self, config: RunConfig, folder: Path, ranks: Ranks, should_stop: Callable[[], bool]) -> None:
         self._config, self._folder, self._ranks, self._should_stop = config, folder, ranks, should_stop
         torch.set_num_threads(config.threads)
-        torch.manual_seed(config.seed)
-        self.trainee = Trainee(get_preset(config.preset))
-        if config.initial_weights:
-            weights = load_weights(Path(config.initial_weights), self.trainee.preset)
-            self.trainee.model.load_state_dict(weights.state_dict())
-        else:
-            draw_weights(self.trainee)
+        self.trainee = begin(config, get_preset(config.preset)).to(ranks.device)
         self._phase_index, self._step, self._best_giou = 0, 0, -1.0
         self._learner_state: dict[str, Any] | None = None  # read from the folder, until its phase goes on
         self._progress = Progress(folder, config.log_every_seconds, quiet=not ranks.is_first)
-        self._validation_batches: dict[str, list[Batch]] = {}
         if (folder / STATE_FILE).exists():
             self._restore(load_state(folder / STATE_FILE))
 
@@ -73,38 +65,33 @@ class Run:
 
     def _work_on(self, phase: PhaseConfig) -> bool:
         """Do the rest of a phase; return False if the run was stopped in it."""
+        data = open_phase(self._config, self._phase_index, self.trainee, self._ranks)
+        if data.counts:
+            self._progress.data(phase.name, data.counts)
+        if data.embeddings:
+            self._encode(data.embeddings, data.images)
+            if self._ranks.any(self._should_stop()):  # and wait until the others have encoded theirs
+                self._progress.stopped(self._step)
+                return False
         learner = Learner(self._config, phase, self.trainee, self._ranks)
         if self._learner_state is not None:
             learner.load_state_dict(self._learner_state)
             self._learner_state = None
-        first_scene = sum(p.steps * p.images_per_step for p in self._config.phases[: self._phase_index])
-        batches = SceneBatches(
-            self.trainee.preset,
-            self._config.data,
-            split="train",
-            targets=OBJECTIVES[phase.objective].targets,
-            images=phase.images_per_step,
-            expressions=phase.expressions_per_image,
-            text_positions=phase.text_positions,
-            first_scene=first_scene,
-            share=(self._ranks.rank, self._ranks.count),
-        )
-        self._progress.start_phase(phase.name, self._step, phase.steps)
+        self._progress.start_phase(phase.name, self._step, data.steps)
         saved_at = validated_at = time.monotonic()
-        for batch in batches.loader(range(self._step, phase.steps), self._config.data.workers):
-            losses = learner.step(batch, self._step)
+        for batch in data.batches.loader(range(self._step, data.steps), self._config.data.workers):
+            losses = learner.step(batch, self._step, data.epoch(self._step))
             self._step += 1
             self._progress.step(self._step, {name: value.item() for name, value in losses.items()})
-            last = self._step == phase.steps
+            last = self._step == data.steps
             stop = self._ranks.any(self._should_stop()) and not last
             now = time.monotonic()
-            if self._ranks.is_first:
-                if last or (not stop and now - validated_at >= 60 * self._config.validation.every_minutes):
-                    self._validate(phase, learner)
-                    validated_at = now
-                if stop or (not last and now - saved_at >= 60 * self._config.save_every_minutes):
-                    self._save(learner)
-                    saved_at = now
+            if last or self._ranks.any(not stop and self._is_validation_due(phase, data, now - validated_at)):
+                self._validate(phase, learner, data)
+                validated_at = now
+            if self._ranks.is_first and (stop or (not last and now - saved_at >= 60 * self._config.save_every_minutes)):
+                self._save(learner)
+                saved_at = now
             if stop:
                 self._progress.stopped(self._step)
                 return False
@@ -112,27 +99,43 @@ class Run:
         learner.average.keep()
         return True
 
-    def _validate(self, phase: PhaseConfig, learner: Learner) -> None:
-        """Measure the averaged weights on scenes that no phase trains on, and keep them if they are the best so far."""
-        targets = OBJECTIVES[phase.objective].targets
-        if targets not in self._validation_batches:
-            source = SceneBatches(
-                self.trainee.preset,
-                self._config.data,
-                split="val",
-                targets=targets,
-                images=VALIDATION_IMAGES_PER_BATCH,
-                expressions=VALIDATION_EXPRESSIONS,
-                text_positions=CONTEXT_LENGTH,
-            )
-            count = -(-self._config.validation.scenes // VALIDATION_IMAGES_PER_BATCH)
-            self._validation_batches[targets] = [source[index] for index in range(count)]
-        with learner.average.applied(), autocast(self._config):
-            figures = validate(self.trainee, phase.objective, self._validation_batches[targets])
+    def _encode(self, embeddings: EmbeddingFiles, images: Sequence[Path | UInt8Array]) -> None:
+        """Make the embeddings that are missing, this process its share of them, until the run is to stop."""
+        encoder, preset = self.trainee.model.sam_image_encoder, self.trainee.preset
+        context, own, encoded = (
+            autocast(self._config, self._ranks.device),
+            images[self._ranks.rank :: self._ranks.count],
+            0,
+        )
+        made = embeddings.fill(own, lambda data: encode_image(encoder, preset, data, context))
+        for done, embedding in enumerate(made, start=1):
+            encoded += embedding is not None
+            self._progress.embedding(done, len(own), encoded)
+            if self._should_stop():
+                return
+
+    def _is_validation_due(self, phase: PhaseConfig, data: PhaseData, seconds: float) -> bool:
+        """Say whether this process thinks so; clocks differ."""
+        settings = self._config.validation
+        if not phase.epochs:
+            return seconds >= 60 * settings.every_minutes
+        return data.ends_epoch(self._step) and data.epoch(self._step) % settings.every_epochs == 0
+
+    def _validate(self, phase: PhaseConfig, learner: Learner, data: PhaseData) -> None:
+        """Measure the averaged weights on what no phase trains on, and keep them if they are the best so far.
+
+        The best are those of the highest gIoU, which is the mIoU where every phrase has a target.
+        """
+        device = self._ranks.device
+        with learner.average.applied():
+            with autocast(self._config, device):
+                measured = measure(self.trainee, phase.objective, data.held_out, device)
+            figures = sum_up(self._ranks.gather(measured))
             self._progress.validated(self._step, figures)
             if figures.get("giou", -1.0) > self._best_giou:
                 self._best_giou = figures["giou"]
-                save_weights(self._folder / BEST_FILE, self.trainee.model)
+                if self._ranks.is_first:
+                    save_weights(self._folder / BEST_FILE, self.trainee.model)
 
     def _save(self, learner: Learner | None) -> None:
         """Write the state; between two phases there is no learner."""
@@ -148,7 +151,7 @@ class Run:
         save_state(self._folder / STATE_FILE, state)
 
     def _restore(self, state: dict[str, Any]) -> None:
-        if state["config"] != _fingerprint(self._config, state["phase"]):
+        if not _continues(self._config, state["config"], state["phase"]):
             raise TrainingError(
                 f"{self._folder} holds a run that began with another configuration; continue it with its own "
                 "(phases that have not begun may change), or give the new run another name"
@@ -161,8 +164,20 @@ class Run:
 
 def _fingerprint(config: RunConfig, phase_index: int) -> str:
     """Return what decides the numbers of a run up to this phase; how often it saves or says something does not."""
-    free = {"threads", "save_every_minutes", "log_every_seconds", "validation"}
+    free = {"threads", "device", "save_every_minutes", "log_every_seconds", "validation"}
     values = {name: value for name, value in dataclasses.asdict(config).items() if name not in free}
     values["data"].pop("workers")
     values["phases"] = values["phases"][: phase_index + 1]
     return json.dumps(values, sort_keys=True)
+
+
+def _continues(config: RunConfig, fingerprint: str, phase_index: int) -> bool:
+    """Say whether a run that began with `fingerprint` goes on to the same numbers with `config`.
+
+    The fingerprint may be older than some settings: the run began with their defaults.
+    """
+    try:
+        began = parse_config(json.loads(fingerprint), "the state")
+    except ConfigError:
+        return False
+    return _fingerprint(began, phase_index) == _fingerprint(config, phase_index)

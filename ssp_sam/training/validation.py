@@ -1,82 +1,112 @@
-"""Held-out figures of an objective, on scenes of the split `val`."""
+"""Held-out figures of an objective: each process measures its batches, then all are summed up together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ssp_sam.evaluation.metrics import Overlap, summarize
+from ssp_sam.postprocess import full_size_mask
+from ssp_sam.preprocess import Geometry
 from ssp_sam.training import losses
 from ssp_sam.training.batches import Batch
 from ssp_sam.training.objectives import boxed_masks, patches_and_phrases, prompted_masks, prompts_of, similarity_of
 from ssp_sam.training.trainee import Trainee
 
 Figures = dict[str, float]
+Measured = dict[str, list[float]]
+"""A value of each sample, by name; names that begin with OVERLAP are the areas of an `Overlap`."""
+
+OVERLAP = "overlap."
 
 
 @torch.no_grad()
-def validate(trainee: Trainee, objective: str, batches: Sequence[Batch]) -> Figures:
-    """Return figures by name; what they are depends on the objective."""
-    return _FIGURES[objective](trainee, batches)
-
-
-def _grounding(trainee: Trainee, batches: Sequence[Batch]) -> Figures:
-    found = []
+def measure(trainee: Trainee, objective: str, batches: Iterable[Batch], device: torch.device) -> Measured:
+    """Return what the objective's figures are made of, for the samples of some batches."""
+    measured: Measured = defaultdict(list)
     for batch in batches:
-        logits = trainee.similarity_head(similarity_of(*patches_and_phrases(trainee, batch)))
-        found.append(losses.mask_iou(logits > 0, batch.truth_grid > 0.5)[~batch.absent])
-    return {"grid_iou": _mean(found)}
+        for name, values in _MEASURES[objective](trainee, batch.to(device)).items():
+            measured[name] += values
+    return dict(measured)
 
 
-def _boxed(trainee: Trainee, batches: Sequence[Batch]) -> Figures:
-    found, error = [], []
-    for batch in batches:
-        logits, iou = boxed_masks(trainee, batch)
-        true_iou = losses.mask_iou(logits > 0, batch.truth_mask > 127)
-        found.append(true_iou)
-        error.append((iou.float() - true_iou).abs())
-    return {"iou": _mean(found), "iou_head_error": _mean(error)}
+def sum_up(parts: Sequence[Measured]) -> Figures:
+    """Return figures by name: of masks the field's metrics, of everything else the mean."""
+    measured: Measured = defaultdict(list)
+    for part in parts:
+        for name, values in part.items():
+            measured[name] += values
+    areas = {name: measured.pop(name) for name in list(measured) if name.startswith(OVERLAP)}
+    figures = _metrics(areas) if areas else {}
+    return figures | {name: float(np.mean(values)) if values else float("nan") for name, values in measured.items()}
 
 
-def _boxes(trainee: Trainee, batches: Sequence[Batch]) -> Figures:
-    found = []
-    for batch in batches:
-        prompts = prompts_of(trainee, batch)
-        found.append(losses.box_overlap(prompts.box_cxcywh_norm, batch.truth_box)[0][~batch.absent])
-    return {"box_iou": _mean(found), "box_acc_0.5": _mean([iou >= 0.5 for iou in found])}
-
-
-def _masks(trainee: Trainee, batches: Sequence[Batch]) -> Figures:
-    overlaps, found, error = [], [], []
-    for batch in batches:
-        prompts = prompts_of(trainee, batch)
-        logits, iou = prompted_masks(trainee, batch, prompts)
-        predicted, truth = logits > 0, batch.truth_mask > 127
-        overlaps += [Overlap.of(p, t) for p, t in zip(predicted.numpy(), truth.numpy(), strict=True)]
-        found.append(losses.box_overlap(prompts.box_cxcywh_norm, batch.truth_box)[0][~batch.absent])
-        error.append((iou.float() - losses.mask_iou(predicted, truth)).abs())
-    metrics = summarize(overlaps)
+def _metrics(areas: Measured) -> Figures:
+    columns = (areas[f"{OVERLAP}{name}"] for name in ("predicted_px", "truth_px", "shared_px"))
+    metrics = summarize(Overlap(int(p), int(t), int(s)) for p, t, s in zip(*columns, strict=True))
     return {
         "giou": metrics.giou,
         "ciou": metrics.ciou,
         "miou": metrics.miou,
+        "oiou": metrics.oiou,
         "pr_0.5": metrics.precision[0.5],
         "pr_0.8": metrics.precision[0.8],
         "n_acc": metrics.n_acc,
         "t_acc": metrics.t_acc,
-        "box_iou": _mean(found),
-        "iou_head_error": _mean(error),
     }
 
 
-def _mean(parts: Sequence[Tensor]) -> float:
-    return float(np.mean(torch.cat(list(parts)).float().numpy()))
+def _grounding(trainee: Trainee, batch: Batch) -> Measured:
+    logits = trainee.similarity_head(similarity_of(*patches_and_phrases(trainee, batch)))
+    return {"grid_iou": losses.mask_iou(logits > 0, batch.truth_grid > 0.5)[~batch.absent].tolist()}
 
 
-_FIGURES: dict[str, Callable[[Trainee, Sequence[Batch]], Figures]] = {
+def _boxed(trainee: Trainee, batch: Batch) -> Measured:
+    logits, iou = boxed_masks(trainee, batch)
+    true_iou = losses.mask_iou(logits > 0, batch.truth_mask > 127)
+    return {"iou": true_iou.tolist(), "iou_head_error": (iou.float() - true_iou).abs().tolist()}
+
+
+def _boxes(trainee: Trainee, batch: Batch) -> Measured:
+    found = _box_iou(batch, prompts_of(trainee, batch).box_cxcywh_norm)
+    return {"box_iou": found, "box_acc_0.5": [float(iou >= 0.5) for iou in found]}
+
+
+def _masks(trainee: Trainee, batch: Batch) -> Measured:
+    prompts = prompts_of(trainee, batch)
+    logits, iou = prompted_masks(trainee, batch, prompts)
+    overlaps = list(_overlaps(logits, batch, trainee.preset.sam.image_side_px))
+    true_iou = [overlap.shared_px / max(1, overlap.union_px) for overlap in overlaps]
+    return {
+        f"{OVERLAP}predicted_px": [overlap.predicted_px for overlap in overlaps],
+        f"{OVERLAP}truth_px": [overlap.truth_px for overlap in overlaps],
+        f"{OVERLAP}shared_px": [overlap.shared_px for overlap in overlaps],
+        "box_iou": _box_iou(batch, prompts.box_cxcywh_norm),
+        "iou_head_error": [abs(a - b) for a, b in zip(iou.float().tolist(), true_iou, strict=True)],
+    }
+
+
+def _overlaps(logits: Tensor, batch: Batch, sam_side: int) -> Iterable[Overlap]:
+    """Compare masks at the images' own sizes where the batch has those truths, else on the logits' cells."""
+    if not batch.own_masks:
+        pairs = zip((logits > 0).cpu().numpy(), (batch.truth_mask > 127).cpu().numpy(), strict=True)
+        return (Overlap.of(predicted, truth) for predicted, truth in pairs)
+    geometries = [Geometry.from_array(array) for array in batch.geometry.cpu().numpy()]
+    whose = (geometries[index] for index in batch.image_index.tolist())
+    triples = zip(logits.float().cpu().numpy(), whose, batch.own_masks, strict=True)
+    return (Overlap.of(full_size_mask(own, geometry, sam_side, 0.0), truth) for own, geometry, truth in triples)
+
+
+def _box_iou(batch: Batch, boxes: Tensor) -> list[float]:
+    values: list[float] = losses.box_overlap(boxes, batch.truth_box)[0][~batch.absent].tolist()
+    return values
+
+
+_MEASURES: dict[str, Callable[[Trainee, Batch], Measured]] = {
     "grounding": _grounding,
     "boxed-masks": _boxed,
     "boxes": _boxes,

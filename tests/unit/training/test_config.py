@@ -49,7 +49,12 @@ def test_mistakes_in_a_run_are_named(run_table: dict[str, Any], changes: dict[st
     ("changes", "message"),
     [
         ({"objective": "magic"}, r"here: phases\[0\]: objective 'magic' is unknown; allowed are grounding"),
-        ({"steps": 0}, r"steps is 0; must be at least 1"),
+        ({"steps": 0}, r"steps is 0 and epochs is 0; one of them must be at least 1"),
+        ({"steps": 3, "epochs": 3}, r"steps is 3 and epochs is 3; one of them"),
+        ({"steps": 0, "epochs": 3}, r"epochs are of data sets, but sets is empty"),
+        ({"lowest_learning_rate": 1e-6}, r"warmup_epochs, lowest_learning_rate and train_from_epoch go with epochs"),
+        ({"sets": ["refcoco"]}, r"phase find: a name in sets 'refcoco' is unknown; allowed are"),
+        ({"sets": "refcoco"}, r"phases\[0\]: sets must be a list"),
         ({"learning_rate": 0.0}, r"learning_rate is 0.0; must be above 0"),
         ({"train": {"sam": 1.0}}, r"a name in train 'sam' is unknown; allowed are sam_image_encoder"),
         ({"train": {}}, r"train is empty"),
@@ -66,8 +71,8 @@ def test_mistakes_in_a_phase_are_named(run_table: dict[str, Any], changes: dict[
 
 
 def test_missing_keys_are_named(run_table: dict[str, Any]) -> None:
-    del run_table["phases"][1]["steps"], run_table["phases"][1]["train"]
-    with pytest.raises(ConfigError, match=r"here: phases\[1\]: missing steps, train"):
+    del run_table["phases"][1]["objective"], run_table["phases"][1]["train"]
+    with pytest.raises(ConfigError, match=r"here: phases\[1\]: missing objective, train"):
         parse_config(run_table, "here")
 
 

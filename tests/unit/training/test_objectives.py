@@ -7,7 +7,7 @@ import torch
 
 from ssp_sam.config import Preset
 from ssp_sam.training import objectives
-from ssp_sam.training.batches import Batch, Sample, make_batch
+from ssp_sam.training.batches import Batch, BatchForm, Sample, make_batch
 from ssp_sam.training.objectives import OBJECTIVES
 from ssp_sam.training.trainee import Trainee
 
@@ -23,7 +23,7 @@ def _batch(preset: Preset) -> Batch:
             Sample(images[0], [masks[0], np.zeros_like(masks[0])], ["the dog", "the cat"], ["noun", "absent-noun"]),
             Sample(images[1], [masks[1]], ["two cars"], ["all"]),
         ],
-        preset,
+        BatchForm(preset),
     )
 
 
@@ -59,7 +59,7 @@ def test_absent_phrases_count_more_in_cross_entropies_and_have_no_box(nano: Pres
 
 def test_box_losses_of_a_batch_without_targets_are_zero(nano: Preset) -> None:
     sample = Sample(np.zeros((64, 64, 3), np.uint8), [np.zeros((64, 64), bool)], ["the cat"], ["absent-noun"])
-    found = OBJECTIVES["boxes"].compute(Trainee(nano), make_batch([sample], nano), 1.0)
+    found = OBJECTIVES["boxes"].compute(Trainee(nano), make_batch([sample], BatchForm(nano)), 1.0)
     assert found["box_l1"].item() == found["box_giou"].item() == 0
 
 

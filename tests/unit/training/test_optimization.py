@@ -1,3 +1,4 @@
+import math
 import socket
 from typing import Any
 
@@ -26,6 +27,31 @@ def test_learning_rates_follow_warm_up_and_cosine(run_table: dict[str, Any], nan
     assert [rate[0.5] for rate in rates] == pytest.approx([rate[1.0] / 2 for rate in rates])
 
 
+def test_epochs_keep_one_rate_each(run_table: dict[str, Any], nano: Preset) -> None:
+    run_table["sets"] = {"refcoco": {"root": "data"}}
+    del run_table["phases"][1]["steps"], run_table["phases"][1]["warmup_steps"]
+    run_table["phases"][1] |= {
+        "epochs": 80,
+        "warmup_epochs": 5,
+        "learning_rate": 1e-4,
+        "lowest_learning_rate": 1e-6,
+        "sets": ["refcoco"],
+        "train": {"ssp_prompt_generator": 1.0, "mask_decoder": 0.1},
+    }
+    phase = parse_config(run_table, "here").phases[1]
+    optimizer = make_optimizer(Trainee(nano), phase)
+    rates = []
+    for epoch in (0, 1, 4, 5, 40, 79):
+        set_learning_rate(optimizer, phase, 1000 * epoch + 7, epoch)
+        rates.append({group["rate_share"]: group["lr"] for group in optimizer.param_groups})
+    # As timm's CosineLRScheduler(t_initial=80, lr_min=1e-6, warmup_t=5, warmup_lr_init=1e-6) by hand.
+    expected = [1e-6, 1e-6 + 99e-6 / 5, 1e-6 + 4 * 99e-6 / 5]
+    expected += [1e-6 + 99e-6 * (1 + math.cos(math.pi * epoch / 80)) / 2 for epoch in (5, 40, 79)]
+    assert [rate[1.0] for rate in rates] == pytest.approx(expected, rel=1e-6)
+    assert rates[0][0.1] == pytest.approx(1e-6)
+    assert rates[4][0.1] == pytest.approx((1e-5 + 1e-6) / 2)
+
+
 def test_only_matrices_decay(run_table: dict[str, Any], nano: Preset) -> None:
     run_table["phases"][1]["weight_decay"] = 0.1
     trainee = Trainee(nano)
@@ -36,6 +62,9 @@ def test_only_matrices_decay(run_table: dict[str, Any], nano: Preset) -> None:
     assert decay[id(fuse.weight)] == 0.1
     assert decay[id(fuse.bias)] == 0
     assert decay[id(generator.position.weight)] == 0
+    run_table["phases"][1]["decay_all"] = True
+    everything = make_optimizer(trainee, parse_config(run_table, "here").phases[1])
+    assert {group["weight_decay"] for group in everything.param_groups} == {0.1}
     trained = [trainee.model.ssp_prompt_generator, trainee.model.mask_decoder]
     assert decay.keys() == {id(p) for module in trained for p in module.parameters()}
 
@@ -74,7 +103,8 @@ def _average(rank: int, port: int, results: Any) -> None:
     parameters[0].grad = torch.full((2, 2), float(rank))
     parameters[1].grad = torch.arange(3.0) * (1 + rank)
     ranks.average_gradients(parameters)
-    results[rank] = (parameters[0].grad.tolist(), parameters[1].grad.tolist(), ranks.any(rank == 1), ranks.any(False))
+    gradients = [parameter.grad.tolist() for parameter in parameters[:2] if parameter.grad is not None]
+    results[rank] = (*gradients, ranks.any(rank == 1), ranks.any(False), ranks.gather({"rank": rank}))
     ranks.leave()
 
 
@@ -85,5 +115,5 @@ def test_processes_average_gradients_and_agree_to_stop() -> None:
     with multiprocessing.Manager() as manager:
         results = manager.dict()
         multiprocessing.spawn(_average, (port, results), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
-        expected = ([[0.5, 0.5], [0.5, 0.5]], [0.0, 1.5, 3.0], True, False)
+        expected = ([[0.5, 0.5], [0.5, 0.5]], [0.0, 1.5, 3.0], True, False, [{"rank": 0}, {"rank": 1}])
         assert dict(results) == {0: expected, 1: expected}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssp_sam.config import Preset
 from ssp_sam.training.__main__ import main
-from ssp_sam.training.batches import SceneBatches
+from ssp_sam.training.batches import BatchForm, SceneBatches
 from ssp_sam.training.config import parse_config
 from ssp_sam.training.files import load_weights
 from ssp_sam.training.learner import Learner, TrainingError
@@ -127,13 +127,12 @@ def test_every_objective_learns_two_scenes(run_table: dict[str, Any], nano: Pres
     trainee = Trainee(nano)
     draw_weights(trainee)
     batch = SceneBatches(
-        nano,
+        BatchForm(nano, text_positions=30),
         config.data,
         split="train",
         targets=OBJECTIVES[objective].targets,
         images=2,
         expressions=3,
-        text_positions=30,
     )[0]
     learner = Learner(config, config.phases[0], trainee, Ranks())
     first = learner.step(batch, 0)

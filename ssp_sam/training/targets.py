@@ -1,0 +1,77 @@
+"""From truth masks at an image's own size to what the losses compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ssp_sam.config import Preset
+from ssp_sam.preprocess import Geometry, UInt8Array
+from ssp_sam.results import BoolMask
+
+
+class Targets(NamedTuple):
+    """Truths of an image's P targets, as `Batch` has them."""
+
+    truth_mask: UInt8Array
+    truth_grid: npt.NDArray[np.float32]
+    truth_box: npt.NDArray[np.float32]
+
+
+def targets_of(masks: Sequence[BoolMask], geometry: Geometry, preset: Preset, *, half_square: bool) -> Targets:
+    """Return the truths of masks, bool (H, W); half_square: that of `PhaseConfig.half_square_masks`."""
+    sam_side, clip_side = preset.sam.image_side_px, preset.clip.image_side_px
+    if half_square:
+        truth_mask = np.stack([_half_square(mask, geometry.sam_hw, sam_side) for mask in masks])
+    else:
+        on_sam = np.stack([_place(mask, geometry.sam_hw, (0, 0), sam_side) for mask in masks])
+        truth_mask = np.rint(_cell_means(on_sam, preset.sam.mask_side)).astype(np.uint8)
+    on_clip = np.stack([_place(mask, geometry.clip_hw, geometry.clip_offset_tl, clip_side) for mask in masks])
+    truth_grid = _cell_means(on_clip, preset.clip.grid).reshape(len(masks), -1) / 255
+    boxes = np.stack([_box(mask, geometry, clip_side) for mask in masks])
+    return Targets(truth_mask, truth_grid.astype(np.float32), boxes)
+
+
+def _half_square(mask: BoolMask, size_hw: tuple[int, int], side: int) -> UInt8Array:
+    """Return 0 or 255 (side / 2, side / 2), the mask as the release places it: what is touched at all counts."""
+    height, width = size_hw
+    square = np.zeros((side, side), dtype=np.float32)
+    resized = Image.fromarray(mask.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
+    square[:height, :width] = np.asarray(resized)
+    return np.where(square[::2, ::2] > 0, 255, 0).astype(np.uint8)
+
+
+def _place(mask: BoolMask, size_hw: tuple[int, int], offset_tl: tuple[int, int], side: int) -> UInt8Array:
+    """Return uint8 (side, side), the mask where `preprocess.place_on_square` puts the image."""
+    square = np.zeros((side, side), dtype=np.uint8)
+    (height, width), (top, left) = size_hw, offset_tl
+    grey = Image.fromarray(mask.astype(np.uint8) * 255)
+    resized = grey.resize((width, height), Image.Resampling.BILINEAR)
+    square[top : top + height, left : left + width] = np.asarray(resized)
+    return square
+
+
+def _cell_means(squares: UInt8Array, cells: int) -> npt.NDArray[np.float64]:
+    """Return (count, cells, cells), the mean of each cell of (count, side, side)."""
+    count, side, _ = squares.shape
+    means: npt.NDArray[np.float64] = squares.reshape(count, cells, side // cells, cells, side // cells).mean(
+        axis=(2, 4)
+    )
+    return means
+
+
+def _box(mask: BoolMask, geometry: Geometry, clip_side: int) -> npt.NDArray[np.float32]:
+    """Return the box around a mask as centre and size on CLIP's padded square; zeros for an empty mask."""
+    rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return np.zeros(4, dtype=np.float32)
+    low = np.array([cols[0], rows[0]])
+    high = np.array([cols[-1] + 1, rows[-1] + 1])
+    ratio = np.divide(geometry.clip_hw, geometry.original_hw)[::-1]
+    low, high = (end * ratio + geometry.clip_offset_tl[::-1] for end in (low, high))
+    box: npt.NDArray[np.float32] = (np.concatenate([(low + high) / 2, high - low]) / clip_side).astype(np.float32)
+    return box
