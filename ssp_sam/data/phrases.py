@@ -249,18 +249,21 @@ def _draw_present(view: SceneView, meant: Collection[Targets]) -> tuple[str, str
     return None
 
 
-def expressions_for(scene_things: Sequence[Thing], rng: np.random.Generator, count: int) -> tuple[Expression, ...]:
+def expressions_for(
+    scene_things: Sequence[Thing], rng: np.random.Generator, count: int, vocabulary: Collection[str] = ()
+) -> tuple[Expression, ...]:
     """Choose and word `count` different phrases for a scene and work out their truth masks.
 
     Args:
         scene_things: at least one thing, all of one scene.
         rng: decides everything that is random here.
         count: how many phrases.
+        vocabulary: the nouns that absent things are drawn from; all if empty.
 
     Returns:
         Exactly `count` expressions; about `ABSENT_SHARE` of them have no target.
     """
-    view = SceneView(scene_things, rng)
+    view = SceneView(scene_things, rng, vocabulary)
     result: dict[str, Expression] = {}
     meant: set[Targets] = set()
     while len(result) < count:

@@ -1,6 +1,6 @@
 """Scenes: things cut out on a background, some hidden in part, with phrases for them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +52,7 @@ class SceneGenerator:
         split: one of `SPLITS`; they share no stream.
         expressions_per_scene: phrases a scene.
         glyphs: the pictures, by default those of `GlyphSet()`; its styles are part of what decides a scene.
+        vocabulary: the nouns that scenes and phrases are about; all if empty.
 
     Raises:
         DataError: an argument is out of range.
@@ -66,6 +67,7 @@ class SceneGenerator:
         split: str = "train",
         expressions_per_scene: int = 4,
         glyphs: GlyphSet | None = None,
+        vocabulary: Collection[str] = (),
     ) -> None:
         if split not in SPLITS:
             raise DataError(f"no split {split!r}; there are {', '.join(SPLITS)}")
@@ -73,6 +75,10 @@ class SceneGenerator:
             raise DataError(f"side_px is {side_px}; at least 64, so that the smallest thing can be seen")
         if expressions_per_scene < 1:
             raise DataError(f"expressions_per_scene is {expressions_per_scene}; at least 1")
+        unknown = sorted(set(vocabulary) - set(nouns()))
+        if unknown:
+            raise DataError(f"the vocabulary holds {', '.join(unknown[:5])}, which are no nouns of nouns.txt")
+        self.vocabulary = tuple(noun for noun in nouns() if not vocabulary or noun in vocabulary)
         self.side_px = side_px
         self.split = split
         self.expressions_per_scene = expressions_per_scene
@@ -84,7 +90,7 @@ class SceneGenerator:
         # Each number is one word of 32 bits, so that no two triples give the same stream.
         rng = np.random.default_rng([SPLITS.index(self.split), self._seed, _checked_word(index, "index")])
         canvas = Canvas(random_background(self.side_px, rng))
-        chosen = _choose_nouns(rng)
+        chosen = _choose_nouns(self.vocabulary, rng)
         dyes = _choose_dyes(chosen, rng)
         row = rng.random() < ROW_SHARE
         hidden_share_max = 1 - VISIBLE_SHARE_MIN if rng.random() < CROWDED_SHARE else 0.08
@@ -108,7 +114,8 @@ class SceneGenerator:
                     break
                 size = max(SIZE_MIN, size * 0.93)
         things = canvas.things()
-        return Scene(canvas.image(), things, expressions_for(things, rng, self.expressions_per_scene))
+        expressions = expressions_for(things, rng, self.expressions_per_scene, frozenset(self.vocabulary))
+        return Scene(canvas.image(), things, expressions)
 
     def _sprite(self, noun: str, style: str, size: float, dye: str | None, rng: np.random.Generator) -> Sprite:
         matrix = jitter_matrix(rng) if dye is None else dye_matrix(dye)
@@ -124,17 +131,17 @@ def _checked_word(value: int, name: str) -> int:
     return int(value)
 
 
-def _choose_nouns(rng: np.random.Generator) -> list[str]:
+def _choose_nouns(vocabulary: Sequence[str], rng: np.random.Generator) -> list[str]:
     """Draw what a scene holds, in the order in which it is put."""
     count = int(rng.integers(THINGS_MIN, THINGS_MAX + 1))
-    everything = nouns()
     result: list[str] = []
     if rng.random() < REPEAT_SHARE:
-        noun = everything[int(rng.integers(len(everything)))]
+        noun = vocabulary[int(rng.integers(len(vocabulary)))]
         result += [noun] * int(rng.integers(2, count + 1))
-    pool: Sequence[str] = everything
+    pool = vocabulary
     if rng.random() < SAME_GROUP_SHARE:
-        pool = words_of(list(GROUPS)[int(rng.integers(len(GROUPS)))])
+        group = words_of(list(GROUPS)[int(rng.integers(len(GROUPS)))])
+        pool = [noun for noun in group if noun in vocabulary] or vocabulary
     while len(result) < count:
         result.append(pool[int(rng.integers(len(pool)))])
     return [result[i] for i in rng.permutation(count)]

@@ -1,6 +1,6 @@
 """A scene as one who describes it sees it: which names fit which of its things, and which fit none."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -15,9 +15,10 @@ class SceneView:
     Args:
         things: at least one, all of one scene.
         rng: decides every choice.
+        vocabulary: the nouns that absent names are drawn from; all if empty.
     """
 
-    def __init__(self, things: Sequence[Thing], rng: np.random.Generator) -> None:
+    def __init__(self, things: Sequence[Thing], rng: np.random.Generator, vocabulary: Collection[str] = ()) -> None:
         self.rng = rng
         self.side_px = things[0].mask.shape[0]
         present = frozenset(thing.noun for thing in things)
@@ -26,7 +27,7 @@ class SceneView:
         for name in usable_names(present):
             if name.members & present:
                 self.named.append((name, [thing for thing in things if thing.noun in name.members]))
-            else:
+            elif not vocabulary or not name.members.isdisjoint(vocabulary):
                 self.absent.append(name)
 
     def candidates(self, at_least: int, at_most: int = 99, groups: bool = True) -> list[tuple[Name, list[Thing]]]:

@@ -243,7 +243,11 @@ class SceneBatches(Batches):
         self._form, self._data, self._targets = form, data, targets
         self._expressions, self._first_scene, self._random_offset = expressions, first_scene, random_offset
         self._generator = SceneGenerator(
-            side_px=data.side_px, seed=data.seed, split=split, expressions_per_scene=expressions
+            side_px=data.side_px,
+            seed=data.seed,
+            split=split,
+            expressions_per_scene=expressions,
+            vocabulary=data.vocabulary,
         )
 
     def __getitem__(self, step: int) -> Batch:

@@ -141,6 +141,7 @@ class DataConfig:
     side_px, seed: of scenes, made on the fly.
     workers: that make batches, in each process.
     stretched_share: of the scenes, are stretched to another ratio of width to height, so that padding is not news.
+    vocabulary: the nouns that scenes are about; all if empty.
     embeddings: folder that keeps what SAM's frozen image encoder makes of the images of data sets, in 16 bits; if
         empty, every step computes it anew.
     """
@@ -149,6 +150,7 @@ class DataConfig:
     seed: int = 0
     workers: int = 1
     stretched_share: float = 0.0
+    vocabulary: tuple[str, ...] = ()
     embeddings: str = ""
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from ssp_sam.config import get_preset
 from ssp_sam.data import SceneGenerator
 from ssp_sam.evaluation.answers import Answer, answers_to
 from ssp_sam.training.batches import scene_sample
-from ssp_sam.training.config import DataConfig
+from ssp_sam.training.config import DataConfig, load_config
 from ssp_sam.training.files import load_weights
 
 EXPRESSIONS_PER_SCENE = 4
@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, stretched_share: float) ->
         default=stretched_share,
         help="share of images that are stretched, so that they need padding (default: %(default)s)",
     )
+    parser.add_argument("--config", type=Path, help="TOML of the training: scenes of its vocabulary (default: all nouns)")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default: %(default)s)")
 
 
@@ -43,7 +44,11 @@ def held_out_answers(arguments: argparse.Namespace, split: str) -> Iterator[Answ
     model = load_weights(arguments.checkpoint, preset).eval()
     data = DataConfig(side_px=256, stretched_share=arguments.stretched_share)
     generator = SceneGenerator(
-        side_px=data.side_px, seed=data.seed, split=split, expressions_per_scene=EXPRESSIONS_PER_SCENE
+        side_px=data.side_px,
+        seed=data.seed,
+        split=split,
+        expressions_per_scene=EXPRESSIONS_PER_SCENE,
+        vocabulary=load_config(arguments.config).data.vocabulary if arguments.config else (),
     )
     for index in tqdm(range(arguments.count), desc=split, unit="scene"):
         sample = scene_sample(generator, index, data, targets="phrases", count=EXPRESSIONS_PER_SCENE)
