@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, stretched_share: float) ->
         default=stretched_share,
         help="share of images that are stretched, so that they need padding (default: %(default)s)",
     )
-    parser.add_argument("--config", type=Path, help="TOML of the training: scenes of its vocabulary (default: all nouns)")
+    parser.add_argument("--config", type=Path, help="TOML of the training, for its vocabulary (default: all nouns)")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default: %(default)s)")
 
 
