@@ -53,5 +53,9 @@ def default_device() -> str:
 
 
 def set_cpu_threads(threads: str) -> None:
-    """Let torch use this many cores; "auto" is all that this process may run on."""
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if threads == "auto" else int(threads))
+    """Let torch use this many threads; "auto" is half of the cores that this process may run on.
+
+    The stages of a server compute side by side, each in a process of its own. With a thread for every core in each of
+    them they would wait for one another inside every operation.
+    """
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2) if threads == "auto" else int(threads))
