@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -87,13 +88,13 @@ class PhraseStage(TorchStage):
     per_phrase: tuple[str, ...]
     per_image: tuple[str, ...] = ()
 
+    @abstractmethod
     def compute(self, phrases: Mapping[str, torch.Tensor], images: Mapping[str, torch.Tensor]) -> dict[str, Array]:
         """Answer a chunk of phrases.
 
         phrases: the `per_phrase` inputs, and `image_index`, an integer (P,) into the rows of `images`; images: the
         `per_image` inputs, one row an image.
         """
-        raise NotImplementedError
 
     def _run_prepared(self, rows: Sequence[Row]) -> list[Answer]:
         counts = [len(row[self.per_phrase[0]]) for row in rows]
