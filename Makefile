@@ -7,10 +7,6 @@ NUMPY2 := $(CURDIR)/build/numpy2
 EMOJI_FONT := /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf
 PYTEST := $(BIN)/python -m pytest
 ARGS ?=
-# A process for each folder: what one leaves for the garbage collector (gRPC's threads, loaders) cannot stop another.
-# pytest ends with 5 where ARGS choose no test of a folder.
-UNIT_TESTS = for tests in tests/unit/[a-z]*/ "$$(echo tests/unit/test_*.py)"; do \
-	$(PYTEST) $$tests $(ARGS) || [ $$? -eq 5 ] || exit 1; done
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -51,7 +47,7 @@ format: setup ## format the code and mend what the linter can
 test: test-unit test-numpy2 test-integration test-e2e ## all tests
 
 test-unit: setup ## seconds (ARGS='-k name')
-	$(UNIT_TESTS)
+	$(PYTEST) tests/unit $(ARGS)
 
 test-integration: setup ## the models' adapters without a server
 	$(PYTEST) tests/integration $(ARGS)
@@ -61,7 +57,7 @@ test-e2e: setup ## the real server
 
 test-numpy2: setup $(NUMPY2)/.installed ## the unit tests again, with numpy 2
 	PYTHONPATH=$(NUMPY2) $(BIN)/python -c 'import numpy; assert numpy.__version__.startswith("2."), numpy.__version__'
-	export PYTHONPATH=$(NUMPY2); $(UNIT_TESTS)
+	PYTHONPATH=$(NUMPY2) $(PYTEST) tests/unit $(ARGS)
 
 # The packaged tritonserver holds numpy below 2; clients need not.
 $(NUMPY2)/.installed: $(VENV)/.installed
