@@ -165,6 +165,12 @@ def test_identical_images_in_flight_are_computed_once() -> None:
 
     async def main() -> None:
         served = orchestrator(call)
+
+        async def until_all_wait() -> None:  # digests are made in threads, so a request may come late
+            while served.cache.counters.joins < 19:
+                await asyncio.sleep(0.001)
+
+        call.before[contract.PREPROCESS] = until_all_wait
         await asyncio.gather(*(served.segment(request(phrases=[f"thing {n}"])) for n in range(20)))
         assert (served.cache.counters.misses, served.cache.counters.joins) == (1, 19)
         await served.segment(request(image=b"another image"))
