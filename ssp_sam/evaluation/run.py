@@ -37,12 +37,16 @@ def run(dataset: Dataset, segmenter: Segmenter, journal: Journal, *, image_count
                 if not pending:
                     break
                 finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in finished:
+                for future in sorted(finished, key=_has_failed):  # one that failed must not lose another's result
                     journal.append(future.result())
                     bar.update()
         finally:
             for future in pending:
                 future.cancel()
+
+
+def _has_failed(future: Future[ImageResult]) -> bool:
+    return future.exception() is not None
 
 
 def score_image(dataset: Dataset, index: int, segmenter: Segmenter, *, with_release: bool) -> ImageResult:

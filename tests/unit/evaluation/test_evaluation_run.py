@@ -1,5 +1,6 @@
 import csv
 import json
+from concurrent.futures import ALL_COMPLETED, wait
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,17 @@ def test_an_interrupted_run_goes_on(grefcoco: Dataset, tmp_path: Path) -> None:
     again = StubSegmenter(grefcoco, noisy)
     assert records_of(grefcoco, again, out) == whole
     assert not again.images
+
+
+def test_a_failure_loses_no_result_that_came_with_it(
+    grefcoco: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # All that is under way ends at once: the failures and the one success are found together.
+    monkeypatch.setattr("ssp_sam.evaluation.run.wait", lambda pending, **_: wait(pending, return_when=ALL_COMPLETED))
+    segmenter = StubSegmenter(grefcoco, noisy, concurrency=1, fails_after=1)
+    with pytest.raises(KeyboardInterrupt):
+        records_of(grefcoco, segmenter, tmp_path)
+    assert len((tmp_path / "journal.jsonl").read_text().splitlines()) == 2
 
 
 def test_a_changed_configuration_is_refused(tmp_path: Path) -> None:
