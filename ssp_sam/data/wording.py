@@ -1,11 +1,12 @@
 """How people word a reference: templates for every kind of phrase. Nothing here knows of pictures."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import TypeVar
 
 import numpy as np
 
-from ssp_sam.data.names import Name
+from ssp_sam.data.names import Name, names
 
 T = TypeVar("T")
 
@@ -119,6 +120,17 @@ def all_of(name: Name, count: int | None, rng: np.random.Generator) -> str:
     if name.countable and rng.random() < 0.2:
         return f"{pick(('every', 'each'), rng)} {name.singular}"
     return pick(templates, rng).format(name.plural)
+
+
+def called(noun: str, rng: np.random.Generator) -> str:
+    """Word a noun alone, by itself or by another word for it, for one thing or for several."""
+    name = pick(_names_of(noun), rng)
+    return all_of(name, None, rng) if rng.random() < 0.3 else with_article(name.singular, name, rng)
+
+
+@cache
+def _names_of(noun: str) -> tuple[Name, ...]:
+    return tuple(name for name in names() if name.members == {noun} and not name.is_group)
 
 
 def recapitalised(phrase: str, rng: np.random.Generator) -> str:

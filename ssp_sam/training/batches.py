@@ -17,14 +17,17 @@ from torch.utils.data import DataLoader, Dataset
 
 from ssp_sam.config import CONTEXT_LENGTH, Preset
 from ssp_sam.data import Expression, SceneGenerator
+from ssp_sam.data.wording import called
 from ssp_sam.preprocess import Geometry, UInt8Array, geometry_of, place_on_square
 from ssp_sam.results import BoolMask
 from ssp_sam.tokenizer import tokenize
 from ssp_sam.training.config import ConfigError, DataConfig
-from ssp_sam.training.targets import targets_of
+from ssp_sam.training.targets import nouns_of, targets_of
 
 # A stretched image has a ratio of width to height between 1 / this and this.
 STRETCH_MAX = 1.8
+# Patches are told from so many nouns at once, or from as many as the images of a batch show.
+NOUNS_PER_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Batch:
     truth_mask: uint8 (P, 4G, 4G), covered share of each cell of SAM's padded square, 255 for all of it;
     truth_grid: float32 (P, N), covered share of each patch of CLIP's padded square;
     truth_box: float32 (P, 4), centre and size in 0..1 of CLIP's padded square, zeros if absent; absent: bool (P,).
+    noun_token_ids: int32 (K, L), nouns in one wording each; shown_noun: int64 (B, N), which of them each patch of
+    CLIP's padded square shows, K for nothing, `targets.UNCLEAR` between the two. None where nouns are not asked for.
     image_embedding: float16 (B, D, G, G), what SAM's encoder made of the images earlier; None if it has to be asked.
     half_square: truth_mask is (P, S / 2, S / 2) instead, see `PhaseConfig.half_square_masks`.
     own_masks: the truths at the images' own sizes, bool (H, W) each, where they are asked for.
@@ -50,6 +55,8 @@ class Batch:
     truth_grid: Tensor
     truth_box: Tensor
     absent: Tensor
+    noun_token_ids: Tensor | None = None
+    shown_noun: Tensor | None = None
     image_embedding: Tensor | None = None
     half_square: bool = False
     own_masks: tuple[BoolMask, ...] = ()
@@ -70,15 +77,16 @@ class Sample:
     """One image, RGB uint8 (H, W, 3), and its targets.
 
     masks: their truths, bool (H, W); phrases, kinds: what each phrase says, and of which kind it is; both are empty
-    where the targets are things. clip_place: how far down and right CLIP's image lies on its square, each as a share of
-    the room there is, below 1; if None, in the middle. embedding: float16 (D, G, G), what SAM's encoder made of the
-    image, if that is known.
+    where the targets are things. things: noun and mask of all that is in the image, if nouns are asked for. clip_place:
+    how far down and right CLIP's image lies on its square, each as a share of the room there is, below 1; if None, in
+    the middle. embedding: float16 (D, G, G), what SAM's encoder made of the image, if that is known.
     """
 
     image: UInt8Array
     masks: Sequence[BoolMask]
     phrases: Sequence[str] = ()
     kinds: Sequence[str] = ()
+    things: Sequence[tuple[str, BoolMask]] = ()
     clip_place: tuple[float, float] | None = None
     embedding: npt.NDArray[np.float16] | None = None
 
@@ -88,7 +96,9 @@ class Sample:
         return [Expression(*each) for each in zip(self.phrases, self.kinds, self.masks, strict=True)]
 
 
-def scene_sample(generator: SceneGenerator, index: int, data: DataConfig, *, targets: str, count: int) -> Sample:
+def scene_sample(
+    generator: SceneGenerator, index: int, data: DataConfig, *, targets: str, count: int, with_nouns: bool = False
+) -> Sample:
     """Draw scene `index` with up to `count` targets ("phrases" or "things"), stretched now and then."""
     scene = generator.scene(index)
     rng = np.random.default_rng([data.seed, index])
@@ -98,6 +108,8 @@ def scene_sample(generator: SceneGenerator, index: int, data: DataConfig, *, tar
     else:
         masks, phrases, kinds = zip(*((e.mask, e.phrase, e.kind) for e in scene.expressions), strict=True)
         sample = Sample(scene.image, masks, phrases, kinds)
+    if with_nouns:
+        sample = replace(sample, things=[(thing.noun, thing.mask) for thing in scene.things])
     return _stretched(sample, rng) if rng.random() < data.stretched_share else sample
 
 
@@ -107,8 +119,12 @@ def _stretched(sample: Sample, rng: np.random.Generator) -> Sample:
     ratio = np.exp(rng.uniform(-1, 1) * np.log(STRETCH_MAX))
     size = (width, round(height / ratio)) if ratio > 1 else (round(width * ratio), height)
     image = np.asarray(Image.fromarray(sample.image).resize(size, Image.Resampling.BILINEAR))
-    masks = [np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)) for mask in sample.masks]
-    return replace(sample, image=image, masks=masks)
+
+    def resized(mask: BoolMask) -> BoolMask:
+        return np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+
+    masks, things = [resized(mask) for mask in sample.masks], [(noun, resized(mask)) for noun, mask in sample.things]
+    return replace(sample, image=image, masks=masks, things=things)
 
 
 @dataclass(frozen=True)
@@ -116,7 +132,7 @@ class BatchForm:
     """How samples are brought into the form that the model takes.
 
     text_positions, half_square_masks: those of `PhaseConfig`. sam_images: whether SAM's encoder will be asked.
-    own_masks: whether truths at the images' own sizes are wanted.
+    own_masks: whether truths at the images' own sizes are wanted. nouns: whether it is asked what patches show.
     """
 
     preset: Preset
@@ -124,6 +140,7 @@ class BatchForm:
     half_square_masks: bool = False
     sam_images: bool = True
     own_masks: bool = False
+    nouns: bool = False
 
 
 def make_batch(samples: Sequence[Sample], form: BatchForm) -> Batch:
@@ -189,6 +206,29 @@ def _token_ids(sample: Sample, text_positions: int) -> npt.NDArray[np.int32]:
     return token_ids[:, :text_positions]
 
 
+def add_nouns(
+    batch: Batch, samples: Sequence[Sample], vocabulary: Sequence[str], preset: Preset, rng: np.random.Generator
+) -> Batch:
+    """Return the batch of `samples` with the nouns of its patches, and others of the vocabulary to tell them from."""
+    shown = {noun for sample in samples for noun, _ in sample.things}
+    others = [noun for noun in vocabulary if noun not in shown]
+    rng.shuffle(others)
+    chosen = [*sorted(shown), *others[: max(0, NOUNS_PER_BATCH - len(shown))]]
+    number = {noun: index for index, noun in enumerate(chosen)}
+    patches = [
+        nouns_of(
+            [mask for _, mask in sample.things],
+            [number[noun] for noun, _ in sample.things],
+            len(chosen),
+            _geometry(sample, preset),
+            preset,
+        )
+        for sample in samples
+    ]
+    token_ids = np.concatenate([tokenize([called(noun, rng)]) for noun in chosen])
+    return replace(batch, noun_token_ids=torch.from_numpy(token_ids), shown_noun=torch.from_numpy(np.stack(patches)))
+
+
 class Batches(Dataset[Batch]):
     """The batches of one phase by number of the step; each process of a distributed run makes its own part of them.
 
@@ -252,11 +292,23 @@ class SceneBatches(Batches):
 
     def __getitem__(self, step: int) -> Batch:
         """Return the batch of a step."""
-        return make_batch([self._sample(step * self._images + k) for k in self._own], self._form)
+        samples = [self._sample(step * self._images + k) for k in self._own]
+        batch = make_batch(samples, self._form)
+        if not self._form.nouns:
+            return batch
+        rng = np.random.default_rng([self._data.seed, self._first_scene, step, self._own.start])
+        return add_nouns(batch, samples, self._generator.vocabulary, self._form.preset, rng)
 
     def _sample(self, number: int) -> Sample:
         index = self._first_scene + number
-        sample = scene_sample(self._generator, index, self._data, targets=self._targets, count=self._expressions)
+        sample = scene_sample(
+            self._generator,
+            index,
+            self._data,
+            targets=self._targets,
+            count=self._expressions,
+            with_nouns=self._form.nouns,
+        )
         return random_place(sample, self._data.seed, index) if self._random_offset else sample
 
 

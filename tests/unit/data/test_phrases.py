@@ -13,6 +13,7 @@ from ssp_sam.data.demo import demo_scene
 from ssp_sam.data.names import Name, names, nouns
 from ssp_sam.data.phrases import ABSENT_SHARE, ABSENT_WEIGHTS, KINDS, PRESENT_WEIGHTS
 from ssp_sam.data.things import COLOURS
+from ssp_sam.data.wording import called
 
 SCENES = 200
 
@@ -250,6 +251,16 @@ def test_colour_is_said_only_where_it_tells_things_apart() -> None:
     alike = [thing("dog", 10, 10, 20, "blue"), thing("dog", 50, 50, 20, "blue")]
     assert "the blue dog" in phrases_of(apart, "colour")
     assert not phrases_of(alike, "colour")
+
+
+def test_a_noun_is_called_by_its_own_names() -> None:
+    rng = np.random.default_rng(0)
+    for noun in nouns():
+        own = [name for name in NAMES if name.members == {noun} and not name.is_group]
+        words = {word for name in own for word in (name.singular, name.plural)}
+        phrases = {called(noun, rng) for _ in range(20)}
+        assert all(any(phrase.endswith(word) for word in words) for phrase in phrases), phrases
+    assert {"dog", "the dog", "a dog", "dogs", "all the dogs"} <= {called("dog", rng) for _ in range(200)}
 
 
 def test_vocabulary_is_whole() -> None:

@@ -4,8 +4,17 @@ import torch
 
 from ssp_sam.config import Preset
 from ssp_sam.data import SceneGenerator
-from ssp_sam.training.batches import Batch, BatchForm, Sample, SceneBatches, make_batch, scene_sample
+from ssp_sam.training.batches import (
+    NOUNS_PER_BATCH,
+    Batch,
+    BatchForm,
+    Sample,
+    SceneBatches,
+    make_batch,
+    scene_sample,
+)
 from ssp_sam.training.config import DataConfig
+from ssp_sam.training.targets import UNCLEAR
 
 DATA = DataConfig(side_px=64, stretched_share=0.5)
 
@@ -78,6 +87,22 @@ def test_stretching_keeps_what_is_seen(nano: Preset) -> None:
     assert any(width < 64 for _, width in shapes)
     for sample in samples:
         assert {mask.shape for mask in sample.masks} == {sample.image.shape[:2]}
+
+
+def test_patches_are_told_from_many_nouns(nano: Preset) -> None:
+    form = BatchForm(nano, text_positions=30, nouns=True)
+    batches = SceneBatches(form, DATA, split="train", targets="phrases", images=3, expressions=2)
+    batch, again = batches[1], batches[1]
+    assert batch.noun_token_ids is not None
+    assert batch.shown_noun is not None
+    assert _equal(batch, again)
+    assert batch.noun_token_ids.shape == (NOUNS_PER_BATCH, 77)
+    assert batch.shown_noun.shape == (3, 16)
+    # The first image's patches are named by its own things, and those that no phrase can mean show nothing.
+    nouns = {thing.noun for number in range(3, 6) for thing in batches._generator.scene(number).things}
+    shown = set(batch.shown_noun.unique().tolist()) - {UNCLEAR, NOUNS_PER_BATCH}
+    assert 0 < len(shown) <= len(nouns)
+    assert max(shown) < len(nouns), "those of the images come first"
 
 
 def test_only_padding_of_text_may_be_cut(nano: Preset) -> None:

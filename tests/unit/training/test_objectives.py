@@ -7,8 +7,10 @@ import torch
 
 from ssp_sam.config import Preset
 from ssp_sam.training import objectives
-from ssp_sam.training.batches import Batch, BatchForm, Sample, make_batch
+from ssp_sam.training.batches import Batch, BatchForm, Sample, SceneBatches, make_batch
+from ssp_sam.training.config import DataConfig
 from ssp_sam.training.objectives import OBJECTIVES
+from ssp_sam.training.targets import UNCLEAR
 from ssp_sam.training.trainee import Trainee
 
 
@@ -72,6 +74,23 @@ def test_cut_padding_does_not_change_what_grounding_sees(nano: Preset) -> None:
 
 
 def test_losses_are_named_as_announced(nano: Preset, run_table: dict[str, Any]) -> None:
-    trainee, batch = Trainee(nano), _batch(nano)
+    form = BatchForm(nano, nouns=True)
+    batches = SceneBatches(form, DataConfig(64), split="train", targets="phrases", images=2, expressions=2)
     for objective in OBJECTIVES.values():
-        assert set(objective.compute(trainee, batch, 1.0)) == set(objective.losses)
+        assert set(objective.compute(Trainee(nano), batches[0], 1.0)) == set(objective.losses)
+
+
+def test_naming_is_low_when_patches_say_what_they_show(nano: Preset) -> None:
+    shown = torch.tensor([[0, 1, 2, UNCLEAR]])  # two nouns, then nothing
+    similarity = torch.full((1, 4, 2), -1.0)
+    similarity[0, 0, 0] = similarity[0, 1, 1] = 1
+    trainee = Trainee(nano)
+    trainee.similarity_head.bias.data.zero_()
+    right = objectives._naming(trainee, similarity, shown).item()
+    assert right < 1e-3
+    similarity[0, 3] = 1  # what is unclear does not count
+    assert objectives._naming(trainee, similarity, shown).item() == right
+    swapped = objectives._naming(trainee, similarity.flip(2), shown).item()
+    assert swapped == pytest.approx(10, abs=0.01)  # 20 for things (scale 10), none for nothing
+    alike = objectives._naming(trainee, torch.zeros(1, 4, 2), shown).item()
+    assert alike == pytest.approx(math.log(3))

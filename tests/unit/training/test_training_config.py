@@ -54,6 +54,10 @@ def test_mistakes_in_a_run_are_named(run_table: dict[str, Any], changes: dict[st
         ({"steps": 0, "epochs": 3}, r"epochs are of data sets, but sets is empty"),
         ({"lowest_learning_rate": 1e-6}, r"warmup_epochs, lowest_learning_rate and train_from_epoch go with epochs"),
         ({"sets": ["refcoco"]}, r"phase find: a name in sets 'refcoco' is unknown; allowed are"),
+        (
+            {"sets": ["refcoco"], "loss_weights": {"naming": 1.0}},
+            r"the loss 'naming' needs to know what patches show, which only scenes tell",
+        ),
         ({"sets": "refcoco"}, r"phases\[0\]: sets must be a list"),
         ({"learning_rate": 0.0}, r"learning_rate is 0.0; must be above 0"),
         ({"train": {"sam": 1.0}}, r"a name in train 'sam' is unknown; allowed are sam_image_encoder"),
