@@ -1,10 +1,15 @@
-"""What unit and integration tests share: a repository of the tiny preset with random weights, and images."""
+"""What tests of all kinds share: scripts, published-format checkpoints, a repository of random weights, images."""
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
 import io
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,10 +17,60 @@ import pytest
 from PIL import Image
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ssp_sam.predictor import Predictor
     from ssp_sam.serving.stages import Stage
 
 MakePng = Callable[..., bytes]
+
+ROOT = Path(__file__).parents[1]
+GOLDENS = ROOT / "tests" / "goldens"
+
+
+@cache
+def load_script(path: Path) -> ModuleType:
+    """Import a file that lies in no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def trace_model() -> ModuleType:
+    return load_script(ROOT / "scripts" / "trace_model.py")
+
+
+@pytest.fixture(scope="session")
+def build_repository() -> ModuleType:
+    return load_script(ROOT / "scripts" / "build_repository.py")
+
+
+def published_state(variant: str) -> dict[str, Tensor]:
+    """Return the whole state of a variant by its published names, filled by the rule."""
+    import torch
+
+    fill = load_script(GOLDENS / "rule.py").fill
+    keys = json.loads((GOLDENS / f"{variant}_keys.json").read_text())
+    state = {}
+    for key, (shape, dtype) in keys.items():
+        is_float = dtype.startswith("float")
+        value = fill(key, tuple(shape)) if is_float else np.zeros(shape, dtype=dtype)
+        state[key] = torch.from_numpy(np.asarray(value))
+    return state
+
+
+@pytest.fixture(scope="session", params=["mini224", "mini336"])
+def golden_checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A published-format checkpoint `<variant>.pth`; removed afterwards, it has hundreds of megabytes."""
+    import torch
+
+    path = tmp_path_factory.mktemp("published") / f"{request.param}.pth"
+    torch.save({"model": published_state(request.param), "epoch": 1, "args": argparse.Namespace()}, path)
+    yield path
+    path.unlink()
 
 
 @pytest.fixture(scope="session")
