@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from ssp_sam.checkpoint import load_published, split_published
+from ssp_sam.clip_checkpoint import load_published_stages
 from ssp_sam.config import PRESETS, get_preset
 from ssp_sam.errors import InvalidArgumentError
 from ssp_sam.modeling.ssp_sam import SspSam
@@ -32,12 +32,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=PRESETS, required=True, help="the variant of the model")
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="published .pth")
+    parser.add_argument("--clip", type=Path, metavar="PATH", help="CLIP's own file or folder (default: the checkpoint)")
     parser.add_argument("--image", type=Path, required=True, metavar="FILE", help="an image file")
     parser.add_argument("--phrase", required=True, metavar="TEXT", help="what to segment")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the .npz file to write")
     options = parser.parse_args()
     try:
-        model = load_model(options.preset, options.checkpoint)
+        model = load_model(options.preset, options.checkpoint, options.clip)
         arrays = trace(model, options.image, options.phrase)
         np.savez(options.out, **arrays)
     except (InvalidArgumentError, OSError) as error:
@@ -48,12 +49,11 @@ def main() -> int:
     return 0
 
 
-def load_model(preset_name: str, checkpoint: Path) -> SspSam:
+def load_model(preset_name: str, checkpoint: Path, clip: Path | None = None) -> SspSam:
     """Return the model of a published checkpoint, for inference in float32 on the CPU."""
     preset = get_preset(preset_name)
-    stages = split_published(load_published(checkpoint), preset, str(checkpoint))
     model = SspSam(preset).eval().requires_grad_(False)
-    for stage, parameters in stages.items():
+    for stage, parameters in load_published_stages(checkpoint, preset, clip).items():
         getattr(model, stage).load_state_dict(parameters)
     return model
 

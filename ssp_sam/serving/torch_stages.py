@@ -13,7 +13,7 @@ from torch import nn
 from ssp_sam.checkpoint import load_stage_module
 from ssp_sam.config import Preset
 from ssp_sam.errors import SegmentationError
-from ssp_sam.runtime import Runtime, set_cpu_threads
+from ssp_sam.runtime import Runtime, keep_freed_memory, set_cpu_threads
 from ssp_sam.serving import contract
 from ssp_sam.serving.stages import Answer, Array, Row, Stage, check_phrase_counts, chunks, decode_expressions
 from ssp_sam.tokenizer import token_texts, tokenize
@@ -194,6 +194,7 @@ def load_torch_stage(
     name: str, preset: Preset, parameters: Mapping[str, str], weights: Path, device: str
 ) -> TorchStage:
     """Build the stage `name`, load its weights and put it on `device`."""
+    keep_freed_memory()
     set_cpu_threads(parameters["threads"])
     # The SSP encoder stays in float32: it divides by small norms over tokens, and costs little.
     dtype = "fp32" if name == contract.SSP_PROMPT_GENERATOR else parameters["dtype"]

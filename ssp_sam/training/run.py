@@ -13,6 +13,7 @@ import torch
 
 from ssp_sam.config import get_preset
 from ssp_sam.preprocess import UInt8Array
+from ssp_sam.runtime import keep_freed_memory
 from ssp_sam.training.config import ConfigError, PhaseConfig, RunConfig, parse_config
 from ssp_sam.training.embeddings import EmbeddingFiles, encode_image
 from ssp_sam.training.files import load_state, save_state, save_weights
@@ -43,6 +44,7 @@ class Run:
 
     def __init__(self, config: RunConfig, folder: Path, ranks: Ranks, should_stop: Callable[[], bool]) -> None:
         self._config, self._folder, self._ranks, self._should_stop = config, folder, ranks, should_stop
+        keep_freed_memory()
         torch.set_num_threads(config.threads)
         self.trainee = begin(config, get_preset(config.preset)).to(ranks.device)
         self._phase_index, self._step, self._best_giou = 0, 0, -1.0

@@ -80,7 +80,7 @@ def test_the_command_writes_what_it_lists(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     variant, model = loaded
-    monkeypatch.setattr(trace_model, "load_model", lambda preset, checkpoint: model)
+    monkeypatch.setattr(trace_model, "load_model", lambda preset, checkpoint, clip: model)
     image, out = tmp_path / "image.png", tmp_path / "trace.npz"
     Image.new("RGB", (30, 20), (200, 30, 40)).save(image)
     options = ("--preset", variant, "--checkpoint", "x.pth", "--image", image, "--phrase", "dog", "--out", out)

@@ -127,7 +127,7 @@ def test_every_objective_learns_two_scenes(run_table: dict[str, Any], nano: Pres
     trainee = Trainee(nano)
     draw_weights(trainee)
     batch = SceneBatches(
-        BatchForm(nano, text_positions=30),
+        BatchForm(nano, text_positions=30, nouns=True),
         config.data,
         split="train",
         targets=OBJECTIVES[objective].targets,
