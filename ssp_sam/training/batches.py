@@ -44,6 +44,7 @@ class Batch:
     image_embedding: float16 (B, D, G, G), what SAM's encoder made of the images earlier; None if it has to be asked.
     half_square: truth_mask is (P, S / 2, S / 2) instead, see `PhaseConfig.half_square_masks`.
     own_masks: the truths at the images' own sizes, bool (H, W) each, where they are asked for.
+    phrases: what each target is called; empty for things.
     """
 
     sam_image: Tensor | None
@@ -60,6 +61,7 @@ class Batch:
     image_embedding: Tensor | None = None
     half_square: bool = False
     own_masks: tuple[BoolMask, ...] = ()
+    phrases: tuple[str, ...] = ()
 
     @property
     def truth(self) -> Tensor:
@@ -179,6 +181,7 @@ def make_batch(samples: Sequence[Sample], form: BatchForm) -> Batch:
         image_embedding=_stack(embedded),
         half_square=form.half_square_masks,
         own_masks=tuple(own_masks) if form.own_masks else (),
+        phrases=tuple(phrase for sample in samples for phrase in sample.phrases),
     )
 
 

@@ -19,7 +19,8 @@ from ssp_sam.training.embeddings import EmbeddingFiles, encode_image
 from ssp_sam.training.files import load_state, save_state, save_weights
 from ssp_sam.training.initial import begin
 from ssp_sam.training.learner import Learner, TrainingError, autocast
-from ssp_sam.training.progress import Progress
+from ssp_sam.training.pictures import draw_curves, draw_examples
+from ssp_sam.training.progress import LOG_FILE, Progress
 from ssp_sam.training.ranks import Ranks
 from ssp_sam.training.sources import PhaseData, open_phase
 from ssp_sam.training.validation import measure, sum_up
@@ -27,6 +28,8 @@ from ssp_sam.training.validation import measure, sum_up
 STATE_FILE = "state.pt"
 BEST_FILE = "best.safetensors"
 LAST_FILE = "last.safetensors"
+CURVES_FILE = "curves.png"
+EXAMPLES_FILE = "examples.png"
 
 
 class Run:
@@ -96,10 +99,17 @@ class Run:
                 saved_at = now
             if stop:
                 self._progress.stopped(self._step)
+                self._leave_weights(learner)
                 return False
         # The next phase goes on from the averaged weights, which are better than the last ones.
         learner.average.keep()
         return True
+
+    def _leave_weights(self, learner: Learner) -> None:
+        """Write the averaged weights of a phase that is not finished, for who wants to go on from there elsewhere."""
+        if self._ranks.is_first:
+            with learner.average.applied():
+                save_weights(self._folder / LAST_FILE, self.trainee.model)
 
     def _encode(self, embeddings: EmbeddingFiles, images: Sequence[Path | UInt8Array]) -> None:
         """Make the embeddings that are missing, this process its share of them, until the run is to stop."""
@@ -134,10 +144,21 @@ class Run:
                 measured = measure(self.trainee, phase.objective, data.held_out, device)
             figures = sum_up(self._ranks.gather(measured))
             self._progress.validated(self._step, figures)
+            if self._ranks.is_first:
+                self._draw(phase, data)
             if figures.get("giou", -1.0) > self._best_giou:
                 self._best_giou = figures["giou"]
                 if self._ranks.is_first:
                     save_weights(self._folder / BEST_FILE, self.trainee.model)
+
+    def _draw(self, phase: PhaseConfig, data: PhaseData) -> None:
+        """Draw how the run goes, and where there are masks, what it answers to the first held-out phrases."""
+        draw_curves(self._folder / LOG_FILE, self._folder / CURVES_FILE)
+        batch = next(iter(data.held_out), None)
+        if phase.objective == "masks" and batch is not None and batch.sam_image is not None:
+            device = self._ranks.device
+            with autocast(self._config, device):
+                draw_examples(self.trainee, batch.to(device), self._folder / EXAMPLES_FILE)
 
     def _save(self, learner: Learner | None) -> None:
         """Write the state; between two phases there is no learner."""

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ssp_sam.config import Preset
+from ssp_sam.evaluation.thumbnails import LONGEST_PX
 from ssp_sam.training.__main__ import main
 from ssp_sam.training.batches import BatchForm, SceneBatches
 from ssp_sam.training.config import parse_config
@@ -16,7 +18,7 @@ from ssp_sam.training.files import load_weights
 from ssp_sam.training.learner import Learner, TrainingError
 from ssp_sam.training.objectives import OBJECTIVES
 from ssp_sam.training.ranks import Ranks
-from ssp_sam.training.run import BEST_FILE, LAST_FILE, Run
+from ssp_sam.training.run import BEST_FILE, CURVES_FILE, EXAMPLES_FILE, LAST_FILE, Run
 from ssp_sam.training.trainee import MODULES, Trainee, draw_weights
 
 
@@ -59,8 +61,9 @@ def test_a_stopped_run_continues_as_if_it_had_not_been(run_table: dict[str, Any]
     assert finished
 
     stopped = tmp_path / "stopped"
-    finished, _ = _run(run_table, stopped, _after(steps, lambda: True))
+    finished, run = _run(run_table, stopped, _after(steps, lambda: True))
     assert not finished
+    load_weights(stopped / LAST_FILE, run.trainee.preset)  # whoever stops it has something to go on with
     finished, continued = _run(run_table, stopped)
     assert finished
     assert _same(_weights(whole), _weights(continued))
@@ -98,6 +101,13 @@ def test_a_run_leaves_weights_that_load(run_table: dict[str, Any], tmp_path: Pat
     config = parse_config(run_table, "here")
     again = Run(config, tmp_path / "next", Ranks(), lambda: False)
     assert _same(again.trainee.model.state_dict(), last)
+
+
+def test_a_run_leaves_pictures(run_table: dict[str, Any], tmp_path: Path) -> None:
+    _run(run_table, tmp_path)
+    curves, examples = (Image.open(tmp_path / name) for name in (CURVES_FILE, EXAMPLES_FILE))
+    assert curves.width > 1.5 * 4.2 * 110 > 0, "a column for each phase"
+    assert examples.width >= 4 * LONGEST_PX
 
 
 def test_frozen_modules_stay(run_table: dict[str, Any], tmp_path: Path) -> None:
