@@ -1,7 +1,7 @@
 """Score a model on a benchmark of referring segmentation, in process or through a running server.
 
     python scripts/evaluate.py --dataset refcoco --split val --root DIR --server localhost:8001
-    python scripts/evaluate.py --dataset scenes --split test --count 2000 --repository model_repository
+    python scripts/evaluate.py --dataset scenes --split test --config configs/tiny.toml --repository model_repository
 
 Figures go to stdout. The folder --out gets metrics.json, samples.csv, report.html, and journal.jsonl, with which the
 same command goes on where it was interrupted.
@@ -69,6 +69,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="the data set's own format, or the release's anns/ and masks/ (auto: the own one if it is there)",
     )
     parser.add_argument("--count", type=int, default=2000, help="how many scenes to draw (default: %(default)s)")
+    parser.add_argument(
+        "--config", type=Path, metavar="TOML", help="of a training, to draw scenes of its nouns (default: all nouns)"
+    )
     parser.add_argument("--metrics", choices=METRICS, default="both", help="whose definitions (default: %(default)s)")
     parser.add_argument(
         "--concurrency", type=int, default=8, help="images at once at the server (default: %(default)s)"
@@ -98,8 +101,20 @@ def _open_dataset(options: argparse.Namespace) -> Dataset:
     if options.dataset == SCENES:
         from ssp_sam.evaluation.datasets.scenes import SceneDataset
 
-        return SceneDataset(options.split, options.count)
+        return SceneDataset(options.split, options.count, _vocabulary(options.config))
     return BENCHMARKS[options.dataset].open(options.split, options.root, options.images, options.format)
+
+
+def _vocabulary(config: Path | None) -> tuple[str, ...]:
+    """Return the nouns that a training was about."""
+    if config is None:
+        return ()
+    from ssp_sam.training.config import ConfigError, load_config
+
+    try:
+        return load_config(config).data.vocabulary
+    except ConfigError as error:
+        raise DatasetError(str(error)) from error
 
 
 def _open_segmenter(options: argparse.Namespace) -> Segmenter:

@@ -117,6 +117,26 @@ class SceneGenerator:
         expressions = expressions_for(things, rng, self.expressions_per_scene, frozenset(self.vocabulary))
         return Scene(canvas.image(), things, expressions)
 
+    def close_up(self, index: int, side_px: int) -> tuple[npt.NDArray[np.uint8], Thing]:
+        """Return picture number `index` of a single thing, (side_px, side_px, 3) uint8 RGB, and the thing.
+
+        It fills about the whole of the picture; now and then a part of something else lies behind it.
+        """
+        rng = np.random.default_rng([SPLITS.index(self.split), self._seed, _checked_word(index, "index"), side_px])
+        canvas = Canvas(random_background(side_px, rng))
+        size = rng.uniform(0.6, 1.1)
+        places = [(rng.uniform(0.35, 0.65, 2), size)]
+        if rng.random() < 0.4:  # drawn first, so it is hidden where both are
+            angle = rng.uniform(0, 2 * np.pi)
+            places.insert(0, (0.5 + 0.6 * np.array([np.cos(angle), np.sin(angle)]), rng.uniform(0.4, 0.9)))
+        for (x, y), share in places:
+            noun = self.vocabulary[int(rng.integers(len(self.vocabulary)))]
+            dye = str(rng.choice(list(DYES))) if rng.random() < 0.15 and not names_a_colour(noun) else None
+            style = self.glyphs.styles[int(rng.integers(len(self.glyphs.styles)))]
+            sprite = self._sprite(noun, style, share * side_px / self.side_px, dye, rng)
+            canvas.put(noun, sprite, (x * side_px, y * side_px), hidden_share_max=0.97)
+        return canvas.image(), canvas.things()[-1]
+
     def _sprite(self, noun: str, style: str, size: float, dye: str | None, rng: np.random.Generator) -> Sprite:
         matrix = jitter_matrix(rng) if dye is None else dye_matrix(dye)
         longest_px = size * self.side_px

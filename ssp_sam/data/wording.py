@@ -7,6 +7,7 @@ from typing import TypeVar
 import numpy as np
 
 from ssp_sam.data.names import Name, names
+from ssp_sam.data.things import COLOURS
 
 T = TypeVar("T")
 
@@ -53,6 +54,22 @@ _SIZING = {
 _SIZING_TWO = {"largest": ("bigger {}", "larger {}"), "smallest": ("smaller {}", "smaller {}")}
 _ORDINALS = (("first", "1st"), ("second", "2nd"), ("third", "3rd"), ("fourth", "4th"), ("fifth", "5th"))
 _NUMBERS = ("zero", "one", "two", "three", "four", "five")
+
+
+def words() -> frozenset[str]:
+    """Return every word that a phrase can hold, in lower case."""
+    templates = [
+        *_COMPARING.values(),
+        *_PLACING.values(),
+        *_RELATING.values(),
+        *_SIZING.values(),
+        *_SIZING_TWO.values(),
+    ]
+    texts = [template.replace("{}", " ") for group in templates for template in group]
+    texts += [word for pair in _ORDINALS for word in pair]
+    texts += [form for name in names() for form in (name.singular, name.plural)]
+    texts += [*COLOURS, *_NUMBERS, *DIRECTIONS, "the a an and , both all of every each from"]
+    return frozenset(word for text in texts for word in text.split())
 
 
 def pick(options: Sequence[T], rng: np.random.Generator) -> T:

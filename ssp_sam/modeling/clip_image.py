@@ -81,9 +81,16 @@ class ClipImageEncoder(nn.Module):
 
         clip_image: uint8 (B, 3, R, R); size_hw, offset_tl: int (B, 2), where on the square the image lies.
         """
-        patches = self.conv1(self.normalize(clip_image, size_hw, offset_tl)).flatten(2).transpose(1, 2)  # (B, N, width)
+        return self.encode(self.normalize(clip_image, size_hw, offset_tl), self.positional_embedding)
+
+    def encode(self, pixels: Tensor, position: Tensor) -> Tensor:
+        """Return clip_tokens (B, 1+n, C) of normalised pixels (B, 3, H, W) of n patches.
+
+        position: (1+n, width), the positional embeddings of the class token and of these patches.
+        """
+        patches = self.conv1(pixels).flatten(2).transpose(1, 2)  # (B, n, width)
         class_token = self.class_embedding.expand(len(patches), 1, -1)
-        ordinary = self.ln_pre(torch.cat([class_token, patches], dim=1) + self.positional_embedding)
+        ordinary = self.ln_pre(torch.cat([class_token, patches], dim=1) + position)
         second: Tensor | None = None
         for index, block in enumerate(self.blocks):
             if index == self.config.layers - self.config.surgery_layers:

@@ -6,7 +6,7 @@ import signal
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from ssp_sam.preprocess import Geometry, UInt8Array, geometry_of, place_on_squar
 from ssp_sam.results import BoolMask
 from ssp_sam.tokenizer import tokenize
 from ssp_sam.training.config import ConfigError, DataConfig
-from ssp_sam.training.targets import nouns_of, targets_of
+from ssp_sam.training.targets import cell_means, nouns_of, targets_of
 
 # A stretched image has a ratio of width to height between 1 / this and this.
 STRETCH_MAX = 1.8
@@ -70,8 +70,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch with its tensors on a device."""
-        tensors: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **{name: value.to(device) for name, value in tensors.items()})
+        return _on_device(self, device)
 
 
 @dataclass(frozen=True)
@@ -213,10 +212,7 @@ def add_nouns(
     batch: Batch, samples: Sequence[Sample], vocabulary: Sequence[str], preset: Preset, rng: np.random.Generator
 ) -> Batch:
     """Return the batch of `samples` with the nouns of its patches, and others of the vocabulary to tell them from."""
-    shown = {noun for sample in samples for noun, _ in sample.things}
-    others = [noun for noun in vocabulary if noun not in shown]
-    rng.shuffle(others)
-    chosen = [*sorted(shown), *others[: max(0, NOUNS_PER_BATCH - len(shown))]]
+    chosen = _with_others((noun for sample in samples for noun, _ in sample.things), vocabulary, rng)
     number = {noun: index for index, noun in enumerate(chosen)}
     patches = [
         nouns_of(
@@ -228,11 +224,69 @@ def add_nouns(
         )
         for sample in samples
     ]
-    token_ids = np.concatenate([tokenize([called(noun, rng)]) for noun in chosen])
-    return replace(batch, noun_token_ids=torch.from_numpy(token_ids), shown_noun=torch.from_numpy(np.stack(patches)))
+    token_ids = torch.from_numpy(_called(chosen, rng))
+    return replace(batch, noun_token_ids=token_ids, shown_noun=torch.from_numpy(np.stack(patches)))
 
 
-class Batches(Dataset[Batch]):
+@dataclass(frozen=True)
+class CloseUps:
+    """Pictures of single things, smaller than CLIP's square.
+
+    image: uint8 (B, 3, s, s); noun: int64 (B,), which of the K nouns each shows; covered: float32 (B, n), the share of
+    each of its n patches that the thing covers; noun_token_ids: int32 (K, L), the nouns in one wording each;
+    place_rc: row and column of CLIP's grid where the first patch is taken to be.
+    """
+
+    image: Tensor
+    noun: Tensor
+    covered: Tensor
+    noun_token_ids: Tensor
+    place_rc: tuple[int, int]
+
+    def to(self, device: torch.device) -> CloseUps:
+        """Return the batch with its tensors on a device."""
+        return _on_device(self, device)
+
+
+def _on_device(batch: AnyBatch, device: torch.device) -> AnyBatch:
+    tensors: dict[str, Any] = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
+    return replace(batch, **{name: value.to(device) for name, value in tensors.items()})
+
+
+AnyBatch = TypeVar("AnyBatch", Batch, CloseUps)
+
+
+def close_ups(
+    generator: SceneGenerator, numbers: Iterable[int], patches: int, preset: Preset, rng: np.random.Generator
+) -> CloseUps:
+    """Draw pictures by number, each of `patches` x `patches` patches of CLIP's image encoder."""
+    drawn = [generator.close_up(number, patches * preset.clip.patch_px) for number in numbers]
+    shown = [thing.noun for _, thing in drawn]
+    chosen = _with_others(shown, generator.vocabulary, rng)
+    covered = cell_means(np.stack([thing.mask for _, thing in drawn]), patches).reshape(len(drawn), -1)
+    row, column = rng.integers(preset.clip.grid - patches + 1, size=2).tolist()
+    return CloseUps(
+        image=torch.from_numpy(np.stack([image for image, _ in drawn]).transpose(0, 3, 1, 2).copy()),
+        noun=torch.tensor([chosen.index(noun) for noun in shown]),
+        covered=torch.from_numpy(covered.astype(np.float32)),
+        noun_token_ids=torch.from_numpy(_called(chosen, rng)),
+        place_rc=(row, column),
+    )
+
+
+def _with_others(shown: Iterable[str], vocabulary: Sequence[str], rng: np.random.Generator) -> list[str]:
+    """Return the nouns that are shown, and others to tell them from."""
+    chosen = sorted(set(shown))
+    others = [noun for noun in vocabulary if noun not in chosen]
+    rng.shuffle(others)
+    return chosen + others[: max(0, NOUNS_PER_BATCH - len(chosen))]
+
+
+def _called(nouns: Sequence[str], rng: np.random.Generator) -> npt.NDArray[np.int32]:
+    return np.concatenate([tokenize([called(noun, rng)]) for noun in nouns])
+
+
+class Batches(Dataset[Any]):
     """The batches of one phase by number of the step; each process of a distributed run makes its own part of them.
 
     images: of a step, of all processes together; share: (rank, ranks). Raises ConfigError if they cannot be shared.
@@ -246,12 +300,12 @@ class Batches(Dataset[Batch]):
         self._own = range(rank * images // ranks, (rank + 1) * images // ranks)
 
     @abstractmethod
-    def __getitem__(self, step: int) -> Batch:
-        """Return the batch of a step."""
+    def __getitem__(self, step: int) -> Any:
+        """Return the batch of a step: a `Batch`, or what else the objective learns from."""
 
-    def loader(self, steps: Iterable[int], workers: int) -> Iterator[Batch]:
+    def loader(self, steps: Iterable[int], workers: int) -> Iterator[Any]:
         """Yield the batches of `steps` in order, made ahead by worker processes (by this one if `workers` is 0)."""
-        batches: DataLoader[Batch] = DataLoader(
+        batches: DataLoader[Any] = DataLoader(
             self,
             batch_size=None,
             sampler=list(steps),
@@ -260,6 +314,37 @@ class Batches(Dataset[Batch]):
             worker_init_fn=_start_worker,
         )
         yield from batches
+
+
+# Patches along one side of a close-up, by turns; so many more small ones make a step that all take about as long.
+CLOSE_UP_PATCHES = (4, 4, 6, 8)
+
+
+class CloseUpBatches(Batches):
+    """Batches of close-ups. images: of a step whose close-ups are the smallest; first_image: number of the first."""
+
+    def __init__(
+        self,
+        preset: Preset,
+        data: DataConfig,
+        *,
+        split: str,
+        images: int,
+        first_image: int = 0,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        super().__init__(images, share)
+        self._preset, self._first_image, self._seed = preset, first_image, data.seed
+        self._generator = SceneGenerator(side_px=data.side_px, seed=data.seed, split=split, vocabulary=data.vocabulary)
+
+    def __getitem__(self, step: int) -> CloseUps:
+        """Return the batch of a step."""
+        patches = min(CLOSE_UP_PATCHES[step % len(CLOSE_UP_PATCHES)], self._preset.clip.grid)
+        fewer = max(1, round((patches / CLOSE_UP_PATCHES[0]) ** 2))
+        first = self._first_image + step * self._images
+        numbers = [first + own for own in self._own[::fewer]]
+        rng = np.random.default_rng([self._seed, self._first_image, step, self._own.start])
+        return close_ups(self._generator, numbers, patches, self._preset, rng)
 
 
 class SceneBatches(Batches):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssp_sam.training.batches import Batch
+from ssp_sam.training.batches import Batch, CloseUps
 from ssp_sam.training.config import PhaseConfig, RunConfig
 from ssp_sam.training.objectives import OBJECTIVES
 from ssp_sam.training.optimization import AveragedWeights, make_optimizer, set_learning_rate
@@ -34,7 +34,7 @@ class Learner:
         self._optimizer = make_optimizer(trainee, phase)
         self.average = AveragedWeights(trainee, config.ema_decay)
 
-    def step(self, batch: Batch, index: int, epoch: int = 0) -> dict[str, Tensor]:
+    def step(self, batch: Batch | CloseUps, index: int, epoch: int = 0) -> dict[str, Tensor]:
         """Do step `index`, counted from 0 as epochs are, and return the losses that count, before their weights.
 
         Raises TrainingError if the gradient is not finite.

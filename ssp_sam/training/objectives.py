@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,8 @@ from ssp_sam.training import losses
 from ssp_sam.training.trainee import Trainee
 
 if TYPE_CHECKING:
-    from ssp_sam.training.batches import Batch
+    from ssp_sam.modeling.clip_image import ClipImageEncoder
+    from ssp_sam.training.batches import Batch, CloseUps
 
 Losses = dict[str, Tensor]
 
@@ -29,11 +30,11 @@ class Objective:
     """A way to learn.
 
     compute: (trainee, batch, absent_weight) -> losses by name; absent_weight is that of `PhaseConfig`.
-    losses: their names; targets: what a sample is, "phrases" or "things"; uses_sam: whether SAM's image encoder is
-    asked.
+    losses: their names; targets: what a sample is, "phrases", "things" or (then a batch is a `CloseUps`) "close-ups";
+    uses_sam: whether SAM's image encoder is asked.
     """
 
-    compute: Callable[[Trainee, Batch, float], Losses]
+    compute: Callable[[Trainee, Any, float], Losses]
     losses: tuple[str, ...]
     targets: str = "phrases"
     uses_sam: bool = True
@@ -159,6 +160,39 @@ def _grounding(trainee: Trainee, batch: Batch, absent_weight: float) -> Losses:
     return {**found, "contrast": _contrast(batch, patches, phrases)}
 
 
+def named_patches(trainee: Trainee, batch: CloseUps) -> tuple[Tensor, Tensor]:
+    """Return cosines with the K nouns of what CLIP makes of each patch (B, n, K), and of all of the thing (B, K)."""
+    encoder = trainee.model.clip_image_encoder
+    _, _, height, width = batch.image.shape
+    whole = batch.image.new_tensor([[height, width]], dtype=torch.int32).expand(len(batch.image), -1)
+    pixels = encoder.normalize(batch.image, whole, torch.zeros_like(whole))
+    tokens = encoder.encode(pixels, _position(encoder, batch))[:, 1:].float()  # (B, n, C)
+    nouns = _phrases(trainee, batch.noun_token_ids)
+    with torch.autocast(tokens.device.type, enabled=False):
+        things = torch.einsum("bn,bnc->bc", batch.covered, tokens)
+        of_patches = F.normalize(tokens, dim=-1) @ nouns.T
+        return of_patches, F.normalize(things, dim=-1) @ nouns.T
+
+
+def _position(encoder: ClipImageEncoder, batch: CloseUps) -> Tensor:
+    """Return the positional embeddings of the class token and of the part of the grid where the close-ups are."""
+    side = batch.image.shape[2] // encoder.config.patch_px
+    row, column = batch.place_rc
+    grid = encoder.positional_embedding[1:].view(encoder.config.grid, encoder.config.grid, -1)
+    part = grid[row : row + side, column : column + side].flatten(0, 1)
+    return torch.cat([encoder.positional_embedding[:1], part])
+
+
+def _close_up(trainee: Trainee, batch: CloseUps, absent_weight: float) -> Losses:
+    of_patches, of_things = named_patches(trainee, batch)
+    shows = batch.covered >= 0.5  # (B, n)
+    nouns = batch.noun[:, None].expand(shows.shape)
+    return {
+        "thing_noun": F.cross_entropy(of_things / CONTRAST_TEMPERATURE, batch.noun),
+        "patch_noun": F.cross_entropy(of_patches[shows] / CONTRAST_TEMPERATURE, nouns[shows]),
+    }
+
+
 def _naming(trainee: Trainee, similarity: Tensor, shown_noun: Tensor) -> Tensor:
     """Tell what every patch shows, among nouns and nothing: one image teaches as much as hundreds of phrases.
 
@@ -211,6 +245,8 @@ _MASK = ("mask_bce", "mask_dice", "mask_focal", "iou_mse")
 _PROMPT = ("box_l1", "box_giou", "attention_bce", "attention_dice", *_SIMILARITY)
 
 OBJECTIVES = {
+    # CLIP's two towers alone say what a thing is.
+    "close-ups": Objective(_close_up, ("thing_noun", "patch_noun"), targets="close-ups", uses_sam=False),
     # CLIP's two towers alone find the patches that a phrase means.
     "grounding": Objective(_grounding, (*_SIMILARITY, "contrast", NAMING), uses_sam=False),
     # SAM alone cuts out the thing in a given box.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ssp_sam.preprocess import UInt8Array
-from ssp_sam.training.batches import Batch, Batches, BatchForm, SceneBatches
+from ssp_sam.training.batches import CLOSE_UP_PATCHES, Batches, BatchForm, CloseUpBatches, SceneBatches
 from ssp_sam.training.config import RunConfig
 from ssp_sam.training.embeddings import EmbeddingFiles, encoder_digest
 from ssp_sam.training.objectives import NAMING, OBJECTIVES
@@ -24,9 +25,9 @@ class HeldOut:
 
     def __init__(self, batches: Batches, steps: range, *, workers: int = 0, keep: bool = False) -> None:
         self._batches, self._steps, self._workers = batches, steps, workers
-        self._keep, self._kept = keep, list[Batch]()
+        self._keep, self._kept = keep, list[Any]()
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Any]:
         if self._keep and not self._kept:
             self._kept = [self._batches[step] for step in self._steps]
         return iter(self._kept) if self._keep else self._batches.loader(self._steps, self._workers)
@@ -65,6 +66,8 @@ def open_phase(config: RunConfig, index: int, trainee: Trainee, ranks: Ranks) ->
 
 def _open_scenes(config: RunConfig, index: int, trainee: Trainee, ranks: Ranks) -> PhaseData:
     phase = config.phases[index]
+    if OBJECTIVES[phase.objective].targets == "close-ups":
+        return _open_close_ups(config, index, trainee, ranks)
     targets, uses_sam = OBJECTIVES[phase.objective].targets, OBJECTIVES[phase.objective].uses_sam
     batches = SceneBatches(
         BatchForm(
@@ -79,7 +82,7 @@ def _open_scenes(config: RunConfig, index: int, trainee: Trainee, ranks: Ranks) 
         targets=targets,
         images=phase.images_per_step,
         expressions=phase.expressions_per_image,
-        first_scene=sum(p.steps * p.images_per_step for p in config.phases[:index]),
+        first_scene=_first_scene(config, index),
         random_offset=phase.random_offset,
         share=(ranks.rank, ranks.count),
     )
@@ -93,6 +96,26 @@ def _open_scenes(config: RunConfig, index: int, trainee: Trainee, ranks: Ranks) 
     )
     count = -(-config.validation.scenes // VALIDATION_IMAGES_PER_BATCH)
     return PhaseData(batches, HeldOut(held_out, range(ranks.rank, count, ranks.count), keep=True), phase.steps)
+
+
+def _open_close_ups(config: RunConfig, index: int, trainee: Trainee, ranks: Ranks) -> PhaseData:
+    phase = config.phases[index]
+    batches = CloseUpBatches(
+        trainee.preset,
+        config.data,
+        split="train",
+        images=phase.images_per_step,
+        first_image=_first_scene(config, index),
+        share=(ranks.rank, ranks.count),
+    )
+    held_out = CloseUpBatches(trainee.preset, config.data, split="val", images=config.validation.scenes)
+    steps = range(ranks.rank, len(CLOSE_UP_PATCHES), ranks.count)
+    return PhaseData(batches, HeldOut(held_out, steps, keep=True), phase.steps)
+
+
+def _first_scene(config: RunConfig, index: int) -> int:
+    """Return the number of the first scene of phase `index`: phases share none."""
+    return sum(phase.steps * phase.images_per_step for phase in config.phases[:index])
 
 
 def _open_sets(config: RunConfig, index: int, trainee: Trainee, ranks: Ranks) -> PhaseData:

@@ -32,9 +32,9 @@ def targets_of(masks: Sequence[BoolMask], geometry: Geometry, preset: Preset, *,
         truth_mask = np.stack([_half_square(mask, geometry.sam_hw, sam_side) for mask in masks])
     else:
         on_sam = np.stack([_place(mask, geometry.sam_hw, (0, 0), sam_side) for mask in masks])
-        truth_mask = np.rint(_cell_means(on_sam, preset.sam.mask_side)).astype(np.uint8)
+        truth_mask = np.rint(cell_means(on_sam, preset.sam.mask_side)).astype(np.uint8)
     on_clip = np.stack([_place(mask, geometry.clip_hw, geometry.clip_offset_tl, clip_side) for mask in masks])
-    truth_grid = _cell_means(on_clip, preset.clip.grid).reshape(len(masks), -1) / 255
+    truth_grid = cell_means(on_clip, preset.clip.grid).reshape(len(masks), -1) / 255
     boxes = np.stack([_box(mask, geometry, clip_side) for mask in masks])
     return Targets(truth_mask, truth_grid.astype(np.float32), boxes)
 
@@ -49,7 +49,7 @@ def nouns_of(
     """
     clip_side, cells = preset.clip.image_side_px, preset.clip.grid
     on_clip = np.stack([_place(mask, geometry.clip_hw, geometry.clip_offset_tl, clip_side) for mask in masks])
-    covered = _cell_means(on_clip, cells).reshape(len(masks), -1) / 255  # (things, N)
+    covered = cell_means(on_clip, cells).reshape(len(masks), -1) / 255  # (things, N)
     most = covered.argmax(axis=0)
     shown = np.where(covered.max(axis=0) >= 0.5, np.asarray(nouns)[most], UNCLEAR)
     return np.where(covered.sum(axis=0) < 0.02, nothing, shown)
@@ -74,7 +74,7 @@ def _place(mask: BoolMask, size_hw: tuple[int, int], offset_tl: tuple[int, int],
     return square
 
 
-def _cell_means(squares: UInt8Array, cells: int) -> npt.NDArray[np.float64]:
+def cell_means(squares: UInt8Array | BoolMask, cells: int) -> npt.NDArray[np.float64]:
     """Return (count, cells, cells), the mean of each cell of (count, side, side)."""
     count, side, _ = squares.shape
     step = side // cells

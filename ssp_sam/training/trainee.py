@@ -8,7 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from ssp_sam.config import Preset
+from ssp_sam.data.wording import words
 from ssp_sam.modeling.ssp_sam import STAGES, SspSam
+from ssp_sam.tokenizer import tokenize
+
+# Tokens that every phrase has: the full stop and the end.
+_SENTENCE_ENDS = (269, 49407)
 
 # What a phase can train.
 MODULES = (*STAGES, "similarity_head", "corner_prompts")
@@ -19,7 +24,7 @@ class SimilarityHead(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.tensor(10.0).log())
+        self.log_scale = nn.Parameter(torch.tensor(20.0).log())
         self.bias = nn.Parameter(torch.tensor(-3.0))  # most patches belong to no phrase
 
     def forward(self, similarity: Tensor) -> Tensor:
@@ -80,8 +85,19 @@ def draw_weights(trainee: Trainee) -> None:
     nn.init.normal_(generator.position.weight, std=0.5)
     generator.position.weight[own:] = sinusoids(grid, generator.position.embedding_dim)
     clip.positional_embedding[1:] = 0.3 * sinusoids(grid, clip.positional_embedding.shape[1])
-    # A word that training never shows then says nothing, rather than something at random.
-    trainee.model.text_encoder.tower.embeddings.token_embedding.weight.zero_()
+    _draw_words(trainee.model.text_encoder.tower.embeddings.token_embedding.weight)
+
+
+def _draw_words(table: Tensor) -> None:
+    """Fill the token table (49408, T): words of scenes at random, everything else with zeros.
+
+    Phrases of different words then differ from the start, in as many directions as there are words. Where all begin
+    alike (small weights, or a large end token), text and image find one direction after the other, which takes ages.
+    A word that training never shows says nothing, rather than something at random.
+    """
+    table.zero_()
+    ids = sorted({int(token) for word in words() for token in tokenize([word])[0][1:] if token} - set(_SENTENCE_ENDS))
+    table[ids] = torch.randn(len(ids), table.shape[1])
 
 
 def sinusoids(grid: int, width: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +14,15 @@ from ssp_sam.evaluation.metrics import Overlap, summarize
 from ssp_sam.postprocess import full_size_mask
 from ssp_sam.preprocess import Geometry
 from ssp_sam.training import losses
-from ssp_sam.training.batches import Batch
-from ssp_sam.training.objectives import boxed_masks, patches_and_phrases, prompted_masks, prompts_of, similarity_of
+from ssp_sam.training.batches import Batch, CloseUps
+from ssp_sam.training.objectives import (
+    boxed_masks,
+    named_patches,
+    patches_and_phrases,
+    prompted_masks,
+    prompts_of,
+    similarity_of,
+)
 from ssp_sam.training.trainee import Trainee
 
 Figures = dict[str, float]
@@ -25,7 +33,7 @@ OVERLAP = "overlap."
 
 
 @torch.no_grad()
-def measure(trainee: Trainee, objective: str, batches: Iterable[Batch], device: torch.device) -> Measured:
+def measure(trainee: Trainee, objective: str, batches: Iterable[Any], device: torch.device) -> Measured:
     """Return what the objective's figures are made of, for the samples of some batches."""
     measured: Measured = defaultdict(list)
     for batch in batches:
@@ -57,6 +65,16 @@ def _metrics(areas: Measured) -> Figures:
         "pr_0.8": metrics.precision[0.8],
         "n_acc": metrics.n_acc,
         "t_acc": metrics.t_acc,
+    }
+
+
+def _close_ups(trainee: Trainee, batch: CloseUps) -> Measured:
+    of_patches, of_things = named_patches(trainee, batch)
+    shows = batch.covered >= 0.5
+    nouns = batch.noun[:, None].expand(shows.shape)
+    return {
+        "thing_acc": (of_things.argmax(dim=1) == batch.noun).float().tolist(),
+        "patch_acc": (of_patches.argmax(dim=2) == nouns)[shows].float().tolist(),
     }
 
 
@@ -106,7 +124,8 @@ def _box_iou(batch: Batch, boxes: Tensor) -> list[float]:
     return values
 
 
-_MEASURES: dict[str, Callable[[Trainee, Batch], Measured]] = {
+_MEASURES: dict[str, Callable[[Trainee, Any], Measured]] = {
+    "close-ups": _close_ups,
     "grounding": _grounding,
     "boxed-masks": _boxed,
     "boxes": _boxes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 
 from ssp_sam.data import DataError, Scene, SceneGenerator
@@ -11,13 +11,16 @@ from ssp_sam.results import BoolMask
 
 
 class SceneDataset:
-    """The first `count` scenes of a split. Raises DatasetError if they cannot be drawn here."""
+    """The first `count` scenes of a split. Raises DatasetError if they cannot be drawn here.
 
-    def __init__(self, split: str, count: int) -> None:
+    vocabulary: the nouns that they are about; all if empty.
+    """
+
+    def __init__(self, split: str, count: int, vocabulary: Collection[str] = ()) -> None:
         if count < 1:
             raise DatasetError(f"count is {count}; at least 1")
         try:
-            self._generator = SceneGenerator(split=split)
+            self._generator = SceneGenerator(split=split, vocabulary=vocabulary)
         except DataError as error:
             raise DatasetError(str(error)) from error
         self._count = count
@@ -25,7 +28,12 @@ class SceneDataset:
     @property
     def fingerprint(self) -> Mapping[str, Json]:
         """What decides the scenes, but for the code that draws them."""
-        return {"side_px": self._generator.side_px, "styles": list(self._generator.glyphs.styles), "count": self._count}
+        return {
+            "side_px": self._generator.side_px,
+            "styles": list(self._generator.glyphs.styles),
+            "vocabulary": list(self._generator.vocabulary),
+            "count": self._count,
+        }
 
     @property
     def sample_count(self) -> int:

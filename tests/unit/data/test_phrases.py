@@ -13,7 +13,7 @@ from ssp_sam.data.demo import demo_scene
 from ssp_sam.data.names import Name, names, nouns
 from ssp_sam.data.phrases import ABSENT_SHARE, ABSENT_WEIGHTS, KINDS, PRESENT_WEIGHTS
 from ssp_sam.data.things import COLOURS
-from ssp_sam.data.wording import called
+from ssp_sam.data.wording import called, words
 
 SCENES = 200
 
@@ -261,6 +261,16 @@ def test_a_noun_is_called_by_its_own_names() -> None:
         phrases = {called(noun, rng) for _ in range(20)}
         assert all(any(phrase.endswith(word) for word in words) for phrase in phrases), phrases
     assert {"dog", "the dog", "a dog", "dogs", "all the dogs"} <= {called("dog", rng) for _ in range(200)}
+
+
+def test_no_phrase_has_a_word_that_is_not_listed(scenes: list[Scene]) -> None:
+    said = {
+        word
+        for scene in scenes
+        for expression in scene.expressions
+        for word in expression.phrase.lower().replace(",", " ,").split()
+    }
+    assert said <= words(), said - words()
 
 
 def test_vocabulary_is_whole() -> None:

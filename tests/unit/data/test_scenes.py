@@ -27,6 +27,21 @@ def scenes() -> list[Scene]:
     return [generator.scene(index) for index in range(100)]
 
 
+def test_a_close_up_is_of_the_thing_in_front() -> None:
+    generator = SceneGenerator()
+    areas = []
+    for index in range(60):
+        image, thing = generator.close_up(index, 64)
+        again, _ = generator.close_up(index, 64)
+        assert image.shape == (64, 64, 3)
+        assert np.array_equal(image, again)
+        assert thing.mask.shape == (64, 64)
+        assert thing.mask.any()
+        assert thing.noun in generator.vocabulary
+        areas.append(thing.mask.mean())
+    assert np.median(areas) > 0.15
+
+
 def test_shapes_and_types(scenes: list[Scene]) -> None:
     for scene in scenes[:20]:
         assert scene.image.shape == (256, 256, 3)

@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 from tiny_benchmarks import StubSegmenter, noisy, right, write_grefcoco, write_phrasecut, write_refer
 
-SCRIPT = Path(__file__).parents[3] / "scripts" / "evaluate.py"
+from ssp_sam.data.names import nouns
+from ssp_sam.training.config import load_config
+
+ROOT = Path(__file__).parents[3]
+SCRIPT = ROOT / "scripts" / "evaluate.py"
 
 
 @pytest.fixture(scope="module")
@@ -138,11 +142,15 @@ def test_scenes_in_process(
 ) -> None:
     out = tmp_path / "out"
     command = ["--dataset", "scenes", "--split", "test", "--count", "2", "--repository", str(tiny_repository)]
-    assert evaluate.main([*command, "--out", str(out)]) == 0
+    config = ROOT / "configs" / "tiny.toml"
+    assert evaluate.main([*command, "--config", str(config), "--out", str(out)]) == 0
     assert "Synthetic scenes, test: 8 phrases, 2 images" in capsys.readouterr().out
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["model"]["manifest"]["preset"] == "tiny"
     assert sum(row["samples"] for row in metrics["by_kind"].values()) == 8
+    assert metrics["content"]["vocabulary"] == list(load_config(config).data.vocabulary or nouns())
+    assert evaluate.main([*command, "--config", "absent.toml", "--out", str(out)]) == 1
+    assert "cannot read absent.toml" in capsys.readouterr().err
 
 
 def test_splits_of_scenes_are_those_that_there_are(evaluate: ModuleType) -> None:

@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from ssp_sam.config import Preset
+from ssp_sam.config import Preset, get_preset
 from ssp_sam.data import SceneGenerator
 from ssp_sam.training.batches import (
     NOUNS_PER_BATCH,
     Batch,
     BatchForm,
+    CloseUpBatches,
     Sample,
     SceneBatches,
     make_batch,
@@ -103,6 +104,19 @@ def test_patches_are_told_from_many_nouns(nano: Preset) -> None:
     shown = set(batch.shown_noun.unique().tolist()) - {UNCLEAR, NOUNS_PER_BATCH}
     assert 0 < len(shown) <= len(nouns)
     assert max(shown) < len(nouns), "those of the images come first"
+
+
+def test_close_ups_show_one_thing(nano: Preset) -> None:
+    batches = CloseUpBatches(get_preset("tiny"), DATA, split="train", images=8)
+    shapes = {tuple(batches[step].image.shape) for step in range(4)}
+    assert shapes == {(8, 3, 64, 64), (4, 3, 96, 96), (2, 3, 128, 128)}
+    batch = batches[3]
+    assert batch.covered.shape == (2, 64)
+    assert batch.covered.max() <= 1
+    assert batch.noun.tolist() == batches[3].noun.tolist()
+    assert 0 <= min(batch.place_rc) <= max(batch.place_rc) <= 8
+    halves = [CloseUpBatches(get_preset("tiny"), DATA, split="train", images=8, share=(rank, 2))[0] for rank in (0, 1)]
+    assert torch.equal(torch.cat([half.image for half in halves]), batches[0].image)
 
 
 def test_only_padding_of_text_may_be_cut(nano: Preset) -> None:

@@ -5,13 +5,15 @@ import numpy as np
 import pytest
 import torch
 
-from ssp_sam.config import Preset
+from ssp_sam.config import Preset, get_preset
+from ssp_sam.data.names import nouns
+from ssp_sam.tokenizer import tokenize
 from ssp_sam.training import objectives
-from ssp_sam.training.batches import Batch, BatchForm, Sample, SceneBatches, make_batch
+from ssp_sam.training.batches import Batch, BatchForm, CloseUpBatches, Sample, SceneBatches, make_batch
 from ssp_sam.training.config import DataConfig
 from ssp_sam.training.objectives import OBJECTIVES
 from ssp_sam.training.targets import UNCLEAR
-from ssp_sam.training.trainee import Trainee
+from ssp_sam.training.trainee import Trainee, draw_weights
 
 
 def _batch(preset: Preset) -> Batch:
@@ -75,9 +77,44 @@ def test_cut_padding_does_not_change_what_grounding_sees(nano: Preset) -> None:
 
 def test_losses_are_named_as_announced(nano: Preset, run_table: dict[str, Any]) -> None:
     form = BatchForm(nano, nouns=True)
-    batches = SceneBatches(form, DataConfig(64), split="train", targets="phrases", images=2, expressions=2)
+    scenes = SceneBatches(form, DataConfig(64), split="train", targets="phrases", images=2, expressions=2)
+    close_ups = CloseUpBatches(nano, DataConfig(64), split="train", images=2)
     for objective in OBJECTIVES.values():
-        assert set(objective.compute(Trainee(nano), batches[0], 1.0)) == set(objective.losses)
+        batch = close_ups[0] if objective.targets == "close-ups" else scenes[0]
+        assert set(objective.compute(Trainee(nano), batch, 1.0)) == set(objective.losses)
+
+
+def test_a_close_up_of_the_whole_square_is_what_the_encoder_sees(nano: Preset) -> None:
+    """The same pixels at the same place give the same features as the encoder's own forward pass."""
+    trainee = Trainee(nano).eval()
+    draw_weights(trainee)
+    batch = CloseUpBatches(nano, DataConfig(64), split="train", images=3)[0]
+    assert batch.image.shape == (3, 3, 64, 64)
+    size = torch.tensor([[64, 64]] * 3)
+    with torch.no_grad():
+        of_patches, of_things = objectives.named_patches(trainee, batch)
+        tokens = trainee.model.clip_image_encoder(batch.image, size, torch.zeros_like(size))[:, 1:]
+        text, _ = trainee.model.text_encoder(batch.noun_token_ids)
+    similarity = torch.nn.functional.cosine_similarity(tokens[:, :, None], text, dim=-1)
+    torch.testing.assert_close(of_patches, similarity, atol=1e-5, rtol=0)
+    seen = (tokens * batch.covered[..., None]).sum(dim=1)
+    similarity = torch.nn.functional.cosine_similarity(seen[:, None], text, dim=-1)
+    torch.testing.assert_close(of_things, similarity, atol=1e-5, rtol=0)
+
+
+def test_words_differ_from_the_start() -> None:
+    torch.manual_seed(0)
+    trainee = Trainee(get_preset("tiny"))
+    draw_weights(trainee)
+    table = trainee.model.text_encoder.tower.embeddings.token_embedding.weight
+    spoken = tokenize(["the second dog from the left"])[0]
+    drawn = table.abs().sum(dim=1) > 0
+    assert drawn[spoken[1:7]].all()
+    assert not drawn[spoken[7:]].any(), "full stop, end and padding"
+    assert not drawn[tokenize(["quasar"])[0]].any()
+    with torch.no_grad():
+        phrases = objectives._phrases(trainee, torch.from_numpy(tokenize(["the " + noun for noun in nouns()[:40]])))
+    assert torch.linalg.matrix_rank(phrases - phrases.mean(dim=0), rtol=0.02) >= 35, "of 40 nouns"
 
 
 def test_naming_is_low_when_patches_say_what_they_show(nano: Preset) -> None:

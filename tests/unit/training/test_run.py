@@ -12,7 +12,7 @@ from torch import Tensor
 from ssp_sam.config import Preset
 from ssp_sam.evaluation.thumbnails import LONGEST_PX
 from ssp_sam.training.__main__ import main
-from ssp_sam.training.batches import BatchForm, SceneBatches
+from ssp_sam.training.batches import Batches, BatchForm, CloseUpBatches, SceneBatches
 from ssp_sam.training.config import parse_config
 from ssp_sam.training.files import load_weights
 from ssp_sam.training.learner import Learner, TrainingError
@@ -136,14 +136,17 @@ def test_every_objective_learns_two_scenes(run_table: dict[str, Any], nano: Pres
     torch.manual_seed(0)
     trainee = Trainee(nano)
     draw_weights(trainee)
-    batch = SceneBatches(
-        BatchForm(nano, text_positions=30, nouns=True),
-        config.data,
-        split="train",
-        targets=OBJECTIVES[objective].targets,
-        images=2,
-        expressions=3,
-    )[0]
+    batches: Batches = CloseUpBatches(nano, config.data, split="train", images=2)
+    if OBJECTIVES[objective].targets != "close-ups":
+        batches = SceneBatches(
+            BatchForm(nano, text_positions=30, nouns=True),
+            config.data,
+            split="train",
+            targets=OBJECTIVES[objective].targets,
+            images=2,
+            expressions=3,
+        )
+    batch = batches[0]
     learner = Learner(config, config.phases[0], trainee, Ranks())
     first = learner.step(batch, 0)
     for index in range(1, 25):
