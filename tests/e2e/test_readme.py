@@ -56,8 +56,9 @@ def test_other_commands_name_what_exists() -> None:
         if program == "make":
             assert words[0] in targets
         elif program.endswith("python"):
+            script = words[:2] if words[0] == "-m" else words[:1]
             done = subprocess.run(
-                [sys.executable, words[0], "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+                [sys.executable, *script, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
             )
             assert done.returncode == 0, done.stderr
             assert all(word in done.stdout for word in words if word.startswith("--"))
