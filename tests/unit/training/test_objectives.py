@@ -123,6 +123,7 @@ def test_naming_is_low_when_patches_say_what_they_show(nano: Preset) -> None:
     similarity[0, 0, 0] = similarity[0, 1, 1] = 1
     trainee = Trainee(nano)
     trainee.similarity_head.bias.data.zero_()
+    trainee.similarity_head.log_scale.data.fill_(math.log(10))
     right = objectives._naming(trainee, similarity, shown).item()
     assert right < 1e-3
     similarity[0, 3] = 1  # what is unclear does not count

@@ -48,7 +48,7 @@ def test_mistakes_in_a_run_are_named(run_table: dict[str, Any], changes: dict[st
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"objective": "magic"}, r"here: phases\[0\]: objective 'magic' is unknown; allowed are grounding"),
+        ({"objective": "magic"}, r"here: phases\[0\]: objective 'magic' is unknown; allowed are close-ups"),
         ({"steps": 0}, r"steps is 0 and epochs is 0; one of them must be at least 1"),
         ({"steps": 3, "epochs": 3}, r"steps is 3 and epochs is 3; one of them"),
         ({"steps": 0, "epochs": 3}, r"epochs are of data sets, but sets is empty"),
