@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def draw_curves(log: Path, out: Path) -> None:
     """Draw the log of a run, JSON lines as `Progress` writes them: a column a phase, losses above, figures below."""
     from matplotlib.figure import Figure  # without pyplot: nothing global, no display
 
-    records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    records = list(_records(log))
     phases = list(dict.fromkeys(record["phase"] for record in records if record["event"] == "phase"))
     figure = Figure(figsize=(4.2 * len(phases), 6.4), layout="constrained")
     axes = figure.subplots(2, len(phases), squeeze=False)
@@ -49,6 +50,13 @@ def draw_curves(log: Path, out: Path) -> None:
         axes[0, column].set_title(phase)
         axes[1, column].set_xlabel("step")
     figure.savefig(out, dpi=110)
+
+
+def _records(log: Path) -> Iterator[Record]:
+    """Yield the records of a log but for lines that a killed process left unfinished: no reason to end a run."""
+    for line in log.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            yield json.loads(line)
 
 
 def _curves(records: Sequence[Record], key: str) -> dict[str, tuple[list[int], list[float]]]:

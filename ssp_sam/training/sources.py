@@ -61,13 +61,14 @@ class PhaseData:
 
 def open_phase(config: RunConfig, index: int, trainee: Trainee, ranks: Ranks) -> PhaseData:
     """Open the data of phase `index`; raises DataError for scenes, DatasetError for data sets."""
-    return (_open_sets if config.phases[index].sets else _open_scenes)(config, index, trainee, ranks)
+    phase = config.phases[index]
+    is_close_up = OBJECTIVES[phase.objective].targets == "close-ups"
+    opener = _open_sets if phase.sets else _open_close_ups if is_close_up else _open_scenes
+    return opener(config, index, trainee, ranks)
 
 
 def _open_scenes(config: RunConfig, index: int, trainee: Trainee, ranks: Ranks) -> PhaseData:
     phase = config.phases[index]
-    if OBJECTIVES[phase.objective].targets == "close-ups":
-        return _open_close_ups(config, index, trainee, ranks)
     targets, uses_sam = OBJECTIVES[phase.objective].targets, OBJECTIVES[phase.objective].uses_sam
     batches = SceneBatches(
         BatchForm(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 
 from ssp_sam.predictor import Predictor
 from ssp_sam.serving.server import ServerSettings, TritonServer
+
+# The small sets of the training's unit tests serve these too.
+sys.path.append(str(Path(__file__).parents[1] / "unit" / "training"))
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
 

@@ -13,12 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from referring_sets import write_sets
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "tests" / "unit" / "training"))
-
-from referring_sets import write_sets  # noqa: E402
-
 PATIENCE_S = 240.0
 RECIPE = """
 images_per_step = 2
