@@ -3,6 +3,7 @@
     python scripts/build_repository.py --preset l336 --checkpoint SSP-SAM.pth --out DIR
     python scripts/build_repository.py --preset l336 --checkpoint SSP-SAM.pth --clip ViT-L-14-336px.pt --out DIR
     python scripts/build_repository.py --preset tiny --checkpoint best.safetensors --calibration FILE.json --out DIR
+    python scripts/build_repository.py --preset l336 --checkpoint SSP-SAM.pth --backend onnxruntime --tensorrt --out DIR
     python scripts/build_repository.py --refresh DIR
 
 A `.pth` is a published checkpoint, a `.safetensors` one of our own training. CLIP is taken from the published
@@ -23,6 +24,7 @@ from ssp_sam.config import PRESETS, Preset, get_preset
 from ssp_sam.digest import sha256_of
 from ssp_sam.errors import InvalidArgumentError
 from ssp_sam.postprocess import Calibration
+from ssp_sam.serving.contract import BACKENDS, PYTHON
 from ssp_sam.serving.repository import write_configurations, write_repository
 
 if TYPE_CHECKING:
@@ -45,6 +47,13 @@ def main() -> int:
         default="auto",
         help="auto: stored in 16 bits, computed in float32 on a CPU and in 16 bits on a GPU (default)",
     )
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default=PYTHON,
+        help="what computes the networks in the server: PyTorch in Python models (default), or ONNX Runtime",
+    )
+    parser.add_argument("--tensorrt", action="store_true", help="ONNX Runtime leaves the networks to TensorRT on a GPU")
     parser.add_argument("--calibration", type=Path, metavar="FILE", help="JSON of ssp_sam.training.calibrate")
     options = parser.parse_args()
     if options.refresh is None and (options.preset is None or options.out is None):
@@ -81,7 +90,16 @@ def build(options: argparse.Namespace) -> None:
     calibration = Calibration()
     if options.calibration is not None:
         calibration = Calibration.from_json(json.loads(options.calibration.read_text(encoding="utf-8")))
-    write_repository(options.out, preset, stages, dtype=options.dtype, calibration=calibration, source=source)
+    write_repository(
+        options.out,
+        preset,
+        stages,
+        dtype=options.dtype,
+        calibration=calibration,
+        source=source,
+        backend=options.backend,
+        tensorrt=options.tensorrt,
+    )
 
 
 def read_checkpoint(

@@ -20,6 +20,7 @@ R     side of CLIP's square input in pixels
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ssp_sam.errors import InvalidArgumentError
@@ -98,6 +99,8 @@ class Preset:
     """One variant of the model.
 
     `phrases_per_chunk` bounds memory: stages work on at most that many phrases at once.
+    `cpu_dtypes`: the precision ("fp32", "bf16", "fp16") in which a stage multiplies matrices on a CPU that can, where
+    that is not float32: the fastest that `scripts/compare_runtimes.py` lets pass.
     """
 
     name: str
@@ -105,6 +108,7 @@ class Preset:
     sam: SamConfig
     ssp: SspConfig = field(default_factory=SspConfig)
     phrases_per_chunk: int = 8
+    cpu_dtypes: Mapping[str, str] = field(default_factory=lambda: {"sam_image_encoder": "bf16"})
 
 
 def _sam_vit_h() -> SamConfig:

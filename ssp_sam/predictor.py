@@ -11,11 +11,13 @@ from torch import Tensor
 
 from ssp_sam.checkpoint import load_stage_module
 from ssp_sam.config import Preset, get_preset
+from ssp_sam.errors import InvalidArgumentError
 from ssp_sam.modeling.ssp_sam import STAGES, SspSam
 from ssp_sam.postprocess import Calibration, interpret
 from ssp_sam.preprocess import Geometry, ImageInput, prepare, read_image
 from ssp_sam.results import Segmentation
-from ssp_sam.runtime import Runtime, default_device
+from ssp_sam.runtime import default_device, stage_runtime
+from ssp_sam.serving.contract import PYTHON
 from ssp_sam.serving.repository import Manifest, weights_path
 from ssp_sam.tokenizer import tokenize
 
@@ -31,8 +33,14 @@ class ImageFeatures(NamedTuple):
 class Predictor:
     """SSP-SAM in process.
 
-    It keeps no state between calls, so threads may share it. `embedding_dtype` is the precision in which image
-    embeddings are kept; a repository's is that of its wire.
+    It keeps no state between calls, so threads may share it.
+
+    Args:
+        model: is taken over: moved to the device, with weights in the precision of their products.
+        calibration: of the checkpoint.
+        device: a torch device name; the default is the GPU where there is one.
+        dtype: one of `ssp_sam.runtime.DTYPES`, as in a repository's manifest.
+        embedding_dtype: the precision in which image embeddings are kept; a repository's is that of its wire.
     """
 
     def __init__(
@@ -40,12 +48,16 @@ class Predictor:
         model: SspSam,
         *,
         calibration: Calibration | None = None,
-        runtime: Runtime | None = None,
+        device: str | None = None,
+        dtype: str = "auto",
         embedding_dtype: torch.dtype = torch.float32,
     ) -> None:
         self.preset: Preset = model.preset
-        self.runtime = runtime or Runtime.choose(default_device())
-        self.model = model.eval().to(self.runtime.device)
+        self.device = torch.device(device or default_device())
+        self.runtimes = {stage: stage_runtime(stage, self.preset, str(self.device), dtype) for stage in STAGES}
+        for stage, runtime in self.runtimes.items():
+            runtime.place(model.get_submodule(stage))
+        self.model = model
         self.calibration = calibration or Calibration()
         self.embedding_dtype = embedding_dtype
 
@@ -54,9 +66,14 @@ class Predictor:
         """Load the weights of a served model repository.
 
         device: a torch device name; the default is the GPU where there is one. Raises InvalidArgumentError if `path`
-        is no repository or its weights do not fit its preset.
+        is no repository, its weights do not fit its preset, or they are ONNX files.
         """
         manifest = Manifest.read(path)
+        if manifest.backend != PYTHON:
+            raise InvalidArgumentError(
+                f"{path} holds networks for the backend {manifest.backend}; in process, a repository built with "
+                f"--backend {PYTHON} is needed"
+            )
         preset = get_preset(manifest.preset)
         with torch.device("meta"):
             model = SspSam(preset)
@@ -65,7 +82,8 @@ class Predictor:
         return cls(
             model,
             calibration=manifest.calibration,
-            runtime=Runtime.choose(device or default_device(), manifest.dtype),
+            device=device,
+            dtype=manifest.dtype,
             embedding_dtype=torch.float16 if manifest.embedding_dtype == "FP16" else torch.float32,
         )
 
@@ -76,15 +94,13 @@ class Predictor:
         InvalidArgumentError.
         """
         inputs = prepare(read_image(image), self.preset)
-        device = self.runtime.device
-        geometry = torch.from_numpy(inputs.geometry.to_array())[None].to(device)
-        with self.runtime():
-            embedding = self.model.sam_image_encoder(
-                torch.from_numpy(inputs.sam_image)[None].to(device), geometry[:, 1]
-            )
-            clip_tokens = self.model.clip_image_encoder(
-                torch.from_numpy(inputs.clip_image)[None].to(device), geometry[:, 2], geometry[:, 3]
-            )
+        geometry = torch.from_numpy(inputs.geometry.to_array())[None].to(self.device)
+        sam_image = torch.from_numpy(inputs.sam_image)[None].to(self.device)
+        clip_image = torch.from_numpy(inputs.clip_image)[None].to(self.device)
+        with self.runtimes["sam_image_encoder"]():
+            embedding = self.model.sam_image_encoder(sam_image, geometry[:, 1])
+        with self.runtimes["clip_image_encoder"]():
+            clip_tokens = self.model.clip_image_encoder(clip_image, geometry[:, 2], geometry[:, 3])
         return ImageFeatures(embedding.to(self.embedding_dtype), clip_tokens.float(), inputs.geometry)
 
     def segment(
@@ -106,15 +122,15 @@ class Predictor:
     def _segment_chunk(
         self, features: ImageFeatures, phrases: Sequence[str], token_ids: Tensor, mask_threshold: float
     ) -> Iterator[Segmentation]:
-        model, token_ids = self.model, token_ids.to(self.runtime.device)
-        image_index = torch.zeros(len(phrases), dtype=torch.long, device=self.runtime.device)
-        with self.runtime():
+        model, token_ids = self.model, token_ids.to(self.device)
+        image_index = torch.zeros(len(phrases), dtype=torch.long, device=self.device)
+        with self.runtimes["text_encoder"]():
             text_embedding, word_embeddings = model.text_encoder(token_ids)
-        with Runtime(self.runtime.device, torch.float32)():
+        with self.runtimes["ssp_prompt_generator"]():
             prompts = model.ssp_prompt_generator(
                 features.clip_tokens, token_ids, text_embedding.float(), word_embeddings.float(), image_index
             )
-        with self.runtime():
+        with self.runtimes["mask_decoder"]():
             mask_logits, iou = model.mask_decoder(features.image_embedding.float(), prompts.prompt_tokens, image_index)
         found = interpret(
             mask_logits.float().cpu().numpy(),

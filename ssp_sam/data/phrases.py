@@ -19,7 +19,7 @@ from ssp_sam.data.wording import pick
 COLOUR_SHARE = 0.6  # a thing has a colour if so much of its surface has it
 OTHER_COLOUR_SHARE = 0.15  # and has it not, up to this share
 
-ABSENT_SHARE = 0.18
+ABSENT_SHARE = 0.2
 SAME_TARGET_SHARE = 0.25  # of phrases for what another phrase of the scene means already: the rest is drawn again
 
 # So often is a phrase for something in the scene looked for before one for something absent takes its place.
@@ -27,13 +27,13 @@ _PRESENT_TRIES = 12
 
 # How often each kind is tried; where a scene has nothing to say in that kind, another is drawn.
 PRESENT_WEIGHTS = {
-    "noun": 1.0,
+    "noun": 2.4,
     "position": 2.4,
     "size": 1.2,
     "ordinal": 1.4,
     "relation": 1.6,
     "colour": 1.2,
-    "and": 1.0,
+    "and": 1.4,
     "all": 1.2,
     "group": 0.9,
 }
@@ -45,8 +45,8 @@ ABSENT_WEIGHTS = {
     "absent-relation": 1.0,
     "absent-colour": 0.6,
     "absent-and": 0.6,
-    "absent-all": 1.2,
-    "absent-group": 0.6,
+    "absent-all": 1.6,
+    "absent-group": 1.0,
 }
 KINDS = (*PRESENT_WEIGHTS, *ABSENT_WEIGHTS)
 

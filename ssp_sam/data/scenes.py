@@ -20,7 +20,7 @@ THINGS_MIN, THINGS_MAX = 2, 5
 SIZE_MIN, SIZE_MAX = 0.10, 0.60  # longer side of a thing before it is turned, as a share of the image's side
 VISIBLE_SHARE_MIN = 0.4  # of a thing, when others and the image's edge hide the rest
 
-REPEAT_SHARE = 0.75  # scenes in which one noun comes several times
+REPEAT_SHARE = 0.65  # scenes in which one noun comes several times
 SAME_GROUP_SHARE = 0.3  # of the other things: from one group of nouns
 ROW_SHARE = 0.15  # scenes laid out in a row
 CROWDED_SHARE = 0.35  # of the others: scenes in which things may hide one another
@@ -94,15 +94,11 @@ class SceneGenerator:
         dyes = _choose_dyes(chosen, rng)
         row = rng.random() < ROW_SHARE
         hidden_share_max = 1 - VISIBLE_SHARE_MIN if rng.random() < CROWDED_SHARE else 0.08
-        largest = min(SIZE_MAX, 1.1 / np.sqrt(len(chosen)) if not row else 0.95 / len(chosen))
+        largest = min(SIZE_MAX, 1.2 / np.sqrt(len(chosen)) if not row else 0.95 / len(chosen))
         alike = rng.random() < 0.4
-        common_size = np.exp(rng.uniform(np.log(1.6 * SIZE_MIN), np.log(largest)))
+        common_size = rng.uniform(1.6 * SIZE_MIN, largest)
         for position, (noun, dye) in enumerate(zip(chosen, dyes, strict=True)):
-            size = (
-                common_size * rng.uniform(0.85, 1.1)
-                if alike
-                else np.exp(rng.uniform(np.log(SIZE_MIN), np.log(largest)))
-            )
+            size = common_size * rng.uniform(0.85, 1.1) if alike else rng.uniform(SIZE_MIN, largest)
             style = self.glyphs.styles[int(rng.integers(len(self.glyphs.styles)))]
             for _ in range(_PLACING_TRIES):
                 sprite = self._sprite(noun, style, size, dye, rng)

@@ -59,7 +59,7 @@ class LocalSegmenter:
 
         predictor = Predictor.from_repository(path)
         manifest = asdict(Manifest.read(path))
-        return cls(predictor, {"manifest": manifest, "device": str(predictor.runtime.device)})
+        return cls(predictor, {"manifest": manifest, "device": str(predictor.device)})
 
     def about(self, image: ImageInput) -> Ask:
         """Compute the image's features and return what answers phrases about it."""

@@ -34,5 +34,5 @@ class TextEncoder(nn.Module):
         token_ids = token_ids.long()
         words = self.tower(input_ids=token_ids).last_hidden_state  # (P, L, T), after the final LayerNorm
         # The end token has the largest id: its position sums up the phrase.
-        end = words[torch.arange(len(words), device=words.device), token_ids.argmax(dim=1)]
+        end = words[torch.arange(words.shape[0], device=words.device), token_ids.argmax(dim=1)]
         return self.text_projection(end), words

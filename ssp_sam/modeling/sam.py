@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ssp_sam.config import SamConfig
 from ssp_sam.modeling.images import PixelNormalizer
+from ssp_sam.modeling.sam_vit import encode
 
 SAM_MEAN_255 = (123.675, 116.28, 103.53)
 SAM_STD_255 = (58.395, 57.12, 57.375)
@@ -43,8 +44,7 @@ class SamImageEncoder(nn.Module):
 
         sam_image: uint8 (B, 3, S, S); size_hw: int (B, 2), the part in its top left that holds the image.
         """
-        out: Tensor = self.vit(self.normalize(sam_image, size_hw, torch.zeros_like(size_hw)))
-        return out
+        return encode(self.vit, self.normalize(sam_image, size_hw, torch.zeros_like(size_hw)))
 
 
 class MaskDecoder(nn.Module):
@@ -75,7 +75,7 @@ class MaskDecoder(nn.Module):
         image_embedding: (B, D, G, G); prompt_tokens: (P, Q, D); image_index: int (P,), the image of each phrase.
         """
         decoder, grid = self.decoder, self.config.grid
-        phrases = len(prompt_tokens)
+        phrases = prompt_tokens.shape[0]
         own_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])  # (1 + 4, D)
         tokens = torch.cat([own_tokens.expand(phrases, -1, -1), prompt_tokens], dim=1)  # (P, 5 + Q, D)
         source = (image_embedding + self.no_mask_embed.weight[..., None, None])[image_index]  # (P, D, G, G)

@@ -107,7 +107,7 @@ class PromptGenerator(nn.Module):
     def forward(self, fused: Tensor) -> tuple[Tensor, Tensor]:
         """Return prompt_tokens (P, Q, D) and box_cxcywh_norm (P, 4) of fused patches (P, N, D)."""
         own = torch.cat([self.reg_token.weight, self.prompt_token.weight])  # (1 + Q, D)
-        x = torch.cat([own.expand(len(fused), -1, -1).to(fused.dtype), fused], dim=1)  # (P, 1 + Q + N, D)
+        x = torch.cat([own.expand(fused.shape[0], -1, -1).to(fused.dtype), fused], dim=1)  # (P, 1 + Q + N, D)
         *earlier, last = self.layers
         for layer in earlier:
             x = layer(x, self.position.weight)

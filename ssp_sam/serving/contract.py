@@ -11,7 +11,7 @@ one batch.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,25 @@ TEXT_ENCODER = "text_encoder"
 SSP_PROMPT_GENERATOR = "ssp_prompt_generator"
 MASK_DECODER = "mask_decoder"
 POSTPROCESS = "postprocess"
+STAGE_NAMES = (
+    PREPROCESS,
+    SAM_IMAGE_ENCODER,
+    CLIP_IMAGE_ENCODER,
+    TEXT_ENCODER,
+    SSP_PROMPT_GENERATOR,
+    MASK_DECODER,
+    POSTPROCESS,
+)
+# What the text encoder is made of where its network is not Python's.
+TOKENIZER = "tokenizer"
+TEXT_TOWER = "text_tower"
+
+# What runs a model.
+PYTHON, ONNXRUNTIME, ENSEMBLE = "python", "onnxruntime", "ensemble"
+BACKENDS = (PYTHON, ONNXRUNTIME)
+"""What can run the networks of a repository."""
+# Images of a batch of an ONNX model that takes phrases: nothing cuts those into chunks there.
+ONNX_PHRASE_BATCH = 4
 
 # How a mask travels.
 MASK_FORMAT_RLE = "rle"  # compressed COCO run-length counts
@@ -71,6 +90,8 @@ class Model:
     uses_device: it computes with torch and runs on the GPU where there is one.
     instances: processes on a machine without GPU (or for a CPU-only model).
     max_batch_size: rows that Triton may put into one batch.
+    backend: PYTHON, ONNXRUNTIME, or ENSEMBLE for one that joins others.
+    steps: the names of the models that an ensemble joins, in the order in which data flows.
     """
 
     name: str
@@ -80,6 +101,8 @@ class Model:
     max_batch_size: int
     uses_device: bool = False
     instances: int = 1
+    backend: str = PYTHON
+    steps: tuple[str, ...] = ()
 
 
 # --- what callers send and get ----------------------------------------------------------------------------------------
@@ -241,6 +264,43 @@ def stage_models(preset: Preset, embedding_dtype: str) -> tuple[Model, ...]:
     )
 
 
+def onnx_stage_models(preset: Preset, embedding_dtype: str) -> tuple[Model, ...]:
+    """Return the stages where ONNX Runtime computes the networks; the tokenizer then is a model of its own."""
+    models: list[Model] = []
+    for model in stage_models(preset, embedding_dtype):
+        if model.name == TEXT_ENCODER:
+            models += _onnx_text_models(preset, model)
+        elif model.uses_device:
+            takes_phrases = any(-1 in tensor.dims for tensor in model.inputs)
+            batch = ONNX_PHRASE_BATCH if takes_phrases else model.max_batch_size
+            models.append(replace(model, backend=ONNXRUNTIME, max_batch_size=batch))
+        else:
+            models.append(model)
+    return tuple(models)
+
+
+def _onnx_text_models(preset: Preset, text_encoder: Model) -> tuple[Model, ...]:
+    return (
+        Model(
+            TOKENIZER,
+            "checks and tokenizes phrases",
+            inputs=(EXPRESSIONS,),
+            outputs=(TOKEN_IDS, TOKENS),
+            max_batch_size=text_encoder.max_batch_size,
+        ),
+        Model(
+            TEXT_TOWER,
+            "CLIP's text tower",
+            inputs=(TOKEN_IDS,),
+            outputs=(text_embedding(preset), word_embeddings(preset)),
+            max_batch_size=ONNX_PHRASE_BATCH,
+            uses_device=True,
+            backend=ONNXRUNTIME,
+        ),
+        replace(text_encoder, uses_device=False, backend=ENSEMBLE, steps=(TOKENIZER, TEXT_TOWER)),
+    )
+
+
 def answer_tensors(preset: Preset) -> tuple[Tensor, ...]:
     """Return the outputs that both entry models give."""
     return (
@@ -276,11 +336,13 @@ def ensemble_model(preset: Preset) -> Model:
         inputs=(IMAGE, EXPRESSIONS, MASK_FORMAT, MASK_THRESHOLD),
         outputs=answer_tensors(preset),
         max_batch_size=1,
+        backend=ENSEMBLE,
+        steps=STAGE_NAMES,
     )
 
 
-def all_models(preset: Preset, embedding_dtype: str) -> Iterator[Model]:
-    """Yield every model of a repository."""
+def all_models(preset: Preset, embedding_dtype: str, backend: str = PYTHON) -> Iterator[Model]:
+    """Yield every model of a repository; backend: one of BACKENDS."""
     yield segment_model(preset)
     yield ensemble_model(preset)
-    yield from stage_models(preset, embedding_dtype)
+    yield from (stage_models if backend == PYTHON else onnx_stage_models)(preset, embedding_dtype)

@@ -6,6 +6,7 @@
     <model>/config.pbtxt            generated from the contract
     <model>/1/model.py              the same few lines for every Python model
     <model>/1/model.safetensors     parameters of that stage
+    <model>/1/model.onnx            instead of both, where ONNX Runtime computes it
     <model>/warmup/<input>          warm-up inputs
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +25,10 @@ from PIL import Image
 from ssp_sam.config import Preset, get_preset
 from ssp_sam.digest import sha256_of
 from ssp_sam.errors import InvalidArgumentError
+from ssp_sam.limits import MAX_PHRASES
 from ssp_sam.postprocess import Calibration
 from ssp_sam.serving import contract
-from ssp_sam.serving.model_config import config_text, warmup_files
+from ssp_sam.serving.model_config import config_text, tensorrt, warmup_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +55,8 @@ class Manifest:
 
     dtype: precision of the stored weights and of computation ("fp32", "bf16" or "fp16"; "auto" stores fp16 and computes
     in what suits the device). source: where the weights came from, for people. weights_sha256: by stage. versions: of
-    the packages that wrote the weights.
+    the packages that wrote the weights. backend: one of `contract.BACKENDS`, computes the networks. tensorrt: whether
+    ONNX Runtime leaves that to TensorRT on a GPU.
     """
 
     preset: str
@@ -62,6 +65,8 @@ class Manifest:
     source: Mapping[str, str] = field(default_factory=dict)
     weights_sha256: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    backend: str = contract.PYTHON
+    tensorrt: bool = False
     format_version: int = FORMAT_VERSION
 
     @property
@@ -91,6 +96,11 @@ def weights_path(repository: str | Path, stage: str) -> Path:
     return Path(repository) / stage / "1" / "model.safetensors"
 
 
+def onnx_path(repository: str | Path, model: str) -> Path:
+    """Return where the ONNX file of `model` lies, where there is one."""
+    return Path(repository) / model / "1" / "model.onnx"
+
+
 def write_repository(
     out: str | Path,
     preset: Preset,
@@ -99,31 +109,59 @@ def write_repository(
     dtype: str,
     calibration: Calibration,
     source: Mapping[str, str],
+    backend: str = contract.PYTHON,
+    tensorrt: bool = False,
 ) -> None:
-    """Write a whole repository: weights of all stages (floating-point ones in `dtype`), manifest, configurations.
+    """Write a whole repository: networks of all stages, manifest, configurations.
 
-    Stages are taken from the mapping one by one, so that one that makes them on demand is never held whole.
+    Stages are taken from the mapping one by one, so that one that makes them on demand is never held whole. The other
+    arguments are those of `Manifest`. Raises InvalidArgumentError for a `tensorrt` without ONNX Runtime.
     """
-    digests = {stage: _write_weights(weights_path(out, stage), preset, stage, stages[stage], dtype) for stage in stages}
-    versions = {package: version(package) for package in ("ssp-sam", "torch", "safetensors")}
-    manifest = Manifest(preset.name, dtype, calibration, source, digests, versions)
+    if tensorrt and backend != contract.ONNXRUNTIME:
+        raise InvalidArgumentError(f"TensorRT goes with the backend {contract.ONNXRUNTIME}; the backend is {backend}")
+    packages = ["ssp-sam", "torch", "safetensors"]
+    if backend == contract.ONNXRUNTIME:
+        packages += ["onnx", "onnxscript"]
+    manifest = Manifest(
+        preset.name, dtype, calibration, source, {}, {name: version(name) for name in packages}, backend, tensorrt
+    )
+    write = _write_onnx if backend == contract.ONNXRUNTIME else _write_weights
+    digests = {stage: write(Path(out), manifest, stage, stages[stage]) for stage in stages}
+    manifest = replace(manifest, weights_sha256=digests)
     (Path(out) / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
     write_configurations(out)
 
 
-def _write_weights(path: Path, preset: Preset, stage: str, parameters: Mapping[str, Tensor], dtype: str) -> str:
+def _write_onnx(out: Path, manifest: Manifest, stage: str, parameters: Mapping[str, Tensor]) -> str:
+    """Write the ONNX file of one stage's network, in float32; return its SHA-256."""
+    from ssp_sam.modeling.ssp_sam import STAGES
+    from ssp_sam.onnx_export import onnx_graph
+
+    preset = get_preset(manifest.preset)
+    network = STAGES[stage](preset)
+    network.load_state_dict(parameters)
+    graph = onnx_graph(stage, network, preset, manifest.embedding_dtype)
+    path = onnx_path(out, graph.model.name)
+    graph.export(path, preset)
+    return sha256_of(path)
+
+
+def _write_weights(out: Path, manifest: Manifest, stage: str, parameters: Mapping[str, Tensor]) -> str:
     """Write the parameters of one stage; return the file's SHA-256."""
     import torch
     from safetensors.torch import save_file
 
-    storage = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "auto": torch.float16}[dtype]
+    storage = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "auto": torch.float16}[
+        manifest.dtype
+    ]
     tensors = {
         key: (value.to(storage) if value.is_floating_point() else value).contiguous()
         for key, value in parameters.items()
     }
+    path = weights_path(out, stage)
     path.parent.mkdir(parents=True, exist_ok=True)
     # One entry: safetensors writes several in any order, and the same weights should have the same digest.
-    save_file(tensors, path, metadata={"parameters": f"{preset.name} {stage}"})
+    save_file(tensors, path, metadata={"parameters": f"{manifest.preset} {stage}"})
     return sha256_of(path)
 
 
@@ -138,43 +176,52 @@ def write_configurations(repository: str | Path) -> None:
 def configuration_files(manifest: Manifest) -> dict[str, bytes]:
     """Return {path in the repository: content} of every file that follows from the manifest."""
     preset = get_preset(manifest.preset)
+    models = {m.name: m for m in contract.all_models(preset, manifest.embedding_dtype, manifest.backend)}
     files: dict[str, bytes] = {}
-    for model in contract.all_models(preset, manifest.embedding_dtype):
-        parameters = model_parameters(model.name, preset, manifest)
-        files[f"{model.name}/config.pbtxt"] = config_text(model, preset, manifest.embedding_dtype, parameters).encode()
-        if model.name == contract.SEGMENT_ENSEMBLE:
+    for model in models.values():
+        is_onnx = model.backend == contract.ONNXRUNTIME
+        files[f"{model.name}/config.pbtxt"] = config_text(
+            model,
+            [models[name] for name in model.steps],
+            model_parameters(model, preset, manifest),
+            tensorrt(model, MAX_PHRASES) if is_onnx and manifest.tensorrt else None,
+        ).encode()
+        if model.backend == contract.ENSEMBLE:
             files[f"{model.name}/1/.gitkeep"] = b""  # Triton wants a version folder; git keeps no empty one
             continue
         is_entry = model.name == contract.SEGMENT
         module, adapter = ("segment_model", "SegmentModel") if is_entry else ("stage_model", "StageModel")
-        files[f"{model.name}/1/model.py"] = _MODEL_PY.format(
-            name=model.name, summary=model.summary, module=module, adapter=adapter
-        ).encode()
+        if model.backend == contract.PYTHON:
+            files[f"{model.name}/1/model.py"] = _MODEL_PY.format(
+                name=model.name, summary=model.summary, module=module, adapter=adapter
+            ).encode()
         if not is_entry:
             for name, content in warmup_files(model, preset, _sample_image()).items():
                 files[f"{model.name}/warmup/{name}"] = content
     return files
 
 
-def model_parameters(name: str, preset: Preset, manifest: Manifest) -> dict[str, str]:
-    """Return what the Python code of the model `name` reads from its configuration."""
-    if name == contract.SEGMENT:
+def model_parameters(model: contract.Model, preset: Preset, manifest: Manifest) -> dict[str, str]:
+    """Return what the Python code of a model reads from its configuration."""
+    if model.backend != contract.PYTHON:
+        return {}
+    if model.name == contract.SEGMENT:
         return {
             "preset": preset.name,
             "feature_cache_mib": str(FEATURE_CACHE_MIB),
             "max_in_flight": str(MAX_IN_FLIGHT),
             "call_threads": str(CALL_THREADS),
         }
-    if name == contract.SEGMENT_ENSEMBLE:
-        return {}
-    parameters = {"stage": name, "preset": preset.name}
-    if name == contract.POSTPROCESS:
+    parameters = {"stage": model.name, "preset": preset.name}
+    if model.name == contract.POSTPROCESS:
         parameters["calibration"] = json.dumps(asdict(manifest.calibration))
-    elif name != contract.PREPROCESS:
+    elif model.uses_device:
         parameters["dtype"] = manifest.dtype
         parameters["threads"] = "auto"
-        parameters["weights_sha256"] = manifest.weights_sha256.get(name, "")  # so that a server says what it serves
-    if name == contract.SAM_IMAGE_ENCODER:
+        parameters["weights_sha256"] = manifest.weights_sha256.get(
+            model.name, ""
+        )  # so that a server says what it serves
+    if model.name == contract.SAM_IMAGE_ENCODER:
         parameters["embedding_dtype"] = manifest.embedding_dtype
     return parameters
 

@@ -24,7 +24,7 @@ from ssp_sam.postprocess import Calibration, interpret
 from ssp_sam.preprocess import Geometry, decode_image, prepare
 from ssp_sam.results import BoolMask, encode_rle
 from ssp_sam.serving import contract
-from ssp_sam.tokenizer import tokenize
+from ssp_sam.tokenizer import token_texts, tokenize
 
 Array = npt.NDArray[Any]
 Row = Mapping[str, Array]
@@ -88,6 +88,20 @@ class Preprocess(RowStage):
             self.clip_image: inputs.clip_image,
             contract.GEOMETRY.name: inputs.geometry.to_array(),
         }
+
+
+class Tokenizer(RowStage):
+    """expressions -> token_ids, tokens, where the text tower is a model of its own."""
+
+    def run_row(self, row: Row) -> dict[str, Array]:
+        """Answer one row."""
+        token_ids = tokenize(decode_expressions(row[contract.EXPRESSIONS.name].tolist()))
+        return {contract.TOKEN_IDS.name: token_ids, contract.TOKENS.name: encoded_tokens(token_ids)}
+
+
+def encoded_tokens(token_ids: Array) -> Array:
+    """Return the text of each token in UTF-8, as the tensor `tokens` has it."""
+    return np.char.encode(token_texts(token_ids).astype(str), "utf-8").astype(np.object_)
 
 
 class Postprocess(RowStage):
@@ -190,6 +204,8 @@ def load_stage(name: str, parameters: Mapping[str, str], weights: Path, device: 
     preset = get_preset(parameters["preset"])
     if name == contract.PREPROCESS:
         return Preprocess(preset)
+    if name == contract.TOKENIZER:
+        return Tokenizer()
     if name == contract.POSTPROCESS:
         return Postprocess(preset, Calibration.from_json(json.loads(parameters["calibration"])))
     from ssp_sam.serving.torch_stages import load_torch_stage

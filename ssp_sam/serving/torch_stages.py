@@ -13,10 +13,19 @@ from torch import nn
 from ssp_sam.checkpoint import load_stage_module
 from ssp_sam.config import Preset
 from ssp_sam.errors import SegmentationError
-from ssp_sam.runtime import Runtime, keep_freed_memory, set_cpu_threads
+from ssp_sam.runtime import Runtime, keep_freed_memory, set_cpu_threads, stage_runtime
 from ssp_sam.serving import contract
-from ssp_sam.serving.stages import Answer, Array, Row, Stage, check_phrase_counts, chunks, decode_expressions
-from ssp_sam.tokenizer import token_texts, tokenize
+from ssp_sam.serving.stages import (
+    Answer,
+    Array,
+    Row,
+    Stage,
+    check_phrase_counts,
+    chunks,
+    decode_expressions,
+    encoded_tokens,
+)
+from ssp_sam.tokenizer import tokenize
 
 
 class TorchStage(Stage):
@@ -137,7 +146,7 @@ class TextEncoderStage(PhraseStage):
             contract.TOKEN_IDS.name: ids,
             contract.text_embedding(self.preset).name: _to_numpy(text_embedding),
             contract.word_embeddings(self.preset).name: _to_numpy(word_embeddings),
-            contract.TOKENS.name: np.char.encode(token_texts(ids).astype(str), "utf-8").astype(np.object_),
+            contract.TOKENS.name: encoded_tokens(ids),
         }
 
 
@@ -196,10 +205,8 @@ def load_torch_stage(
     """Build the stage `name`, load its weights and put it on `device`."""
     keep_freed_memory()
     set_cpu_threads(parameters["threads"])
-    # The SSP encoder stays in float32: it divides by small norms over tokens, and costs little.
-    dtype = "fp32" if name == contract.SSP_PROMPT_GENERATOR else parameters["dtype"]
-    runtime = Runtime.choose(device, dtype)
-    module = load_stage_module(name, preset, weights).to(runtime.device)
+    runtime = stage_runtime(name, preset, device, parameters["dtype"])
+    module = runtime.place(load_stage_module(name, preset, weights))
     if name == contract.SAM_IMAGE_ENCODER:
         return SamImageEncoderStage(module, preset, runtime, parameters["embedding_dtype"])
     return _STAGES[name](module, preset, runtime)
