@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := server,tritonserver,train,weights,loadtest,dev
+EXTRAS := server,tritonserver,train,weights,onnx,loadtest,dev
 NUMPY2 := $(CURDIR)/build/numpy2
 EMOJI_FONT := /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf
 PYTEST := $(BIN)/python -m pytest
@@ -10,7 +10,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup font demo serve check format test test-unit test-integration test-e2e test-numpy2 clean
+.PHONY: help setup font demo serve bench check format test test-unit test-integration test-e2e test-numpy2 clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,11 +34,18 @@ demo: setup ## segment an example through a server of its own
 serve: setup ## serve model_repository on loopback until Ctrl-C (ARGS='--verbose')
 	$(BIN)/python scripts/serve.py $(ARGS)
 
+bench: setup $(VENV)/.bench-installed ## measure speed and memory; leave the machine alone meanwhile (ARGS='--only phrases')
+	$(BIN)/python -m benchmarks $(ARGS)
+
+$(VENV)/.bench-installed: $(VENV)/.installed
+	$(BIN)/python -m pip install -c constraints.txt -e '.[$(EXTRAS),bench]'
+	touch $@
+
 check: setup ## lint, formatting, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy scripts
+	$(BIN)/mypy scripts benchmarks
 
 format: setup ## format the code and mend what the linter can
 	$(BIN)/ruff check --fix .

@@ -21,7 +21,7 @@ R     side of CLIP's square input in pixels
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ssp_sam.errors import InvalidArgumentError
 
@@ -117,6 +117,20 @@ def _sam_vit_h() -> SamConfig:
     )
 
 
+def _clip_b224() -> ClipConfig:
+    return ClipConfig(
+        image_side_px=224,
+        patch_px=16,
+        width=768,
+        layers=12,
+        heads=12,
+        out_width=512,
+        text_width=512,
+        text_layers=12,
+        text_heads=8,
+    )
+
+
 def _sam_mini() -> SamConfig:
     return SamConfig(image_side_px=1024, patch_px=16, width=64, depth=2, heads=2, global_blocks=(1,), window=14)
 
@@ -158,17 +172,7 @@ PRESETS: dict[str, Preset] = {
         # The published variants.
         Preset(
             name="b224",
-            clip=ClipConfig(
-                image_side_px=224,
-                patch_px=16,
-                width=768,
-                layers=12,
-                heads=12,
-                out_width=512,
-                text_width=512,
-                text_layers=12,
-                text_heads=8,
-            ),
+            clip=_clip_b224(),
             sam=_sam_vit_h(),
         ),
         Preset(
@@ -185,6 +189,12 @@ PRESETS: dict[str, Preset] = {
                 text_heads=12,
             ),
             sam=_sam_vit_h(),
+        ),
+        # Full size with SAM's smallest published encoder: nobody published it, it is for measuring.
+        Preset(
+            name="b224_vit_b",
+            clip=_clip_b224(),
+            sam=replace(_sam_vit_h(), width=768, depth=12, heads=12, global_blocks=(2, 5, 8, 11)),
         ),
         # The published variants with reduced CLIP and SAM encoders: they prove parity without gigabytes of weights.
         Preset(

@@ -1,0 +1,69 @@
+"""SAM's image encoder at full size against `segment_anything`'s own, in float32, on the same cores."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.figures import Figure, at_least, ratio
+from benchmarks.timing import interleaved
+from ssp_sam.config import Preset, get_preset
+from ssp_sam.modeling.sam import SamImageEncoder
+from ssp_sam.runtime import keep_freed_memory, stage_runtime
+
+REPEATS = {"ViT-H": 2, "ViT-B": 5}
+
+
+def measure() -> Iterator[Figure]:
+    """Yield speed and closeness of ViT-H and ViT-B with random weights."""
+    keep_freed_memory()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    for name, preset in (("ViT-B", "b224_vit_b"), ("ViT-H", "l336")):
+        yield from _measure(name, get_preset(preset), REPEATS[name])
+        gc.collect()
+
+
+def random_encoder(preset: Preset) -> SamImageEncoder:
+    """Return an encoder with random weights of the size that trained ones have, relative positions included."""
+    torch.manual_seed(0)
+    encoder = SamImageEncoder(preset.sam)
+    for parameter_name, parameter in encoder.named_parameters():
+        if "pos" in parameter_name:  # the package leaves them at zero
+            nn.init.normal_(parameter, std=0.1)
+    return encoder.eval().requires_grad_(False)
+
+
+def _measure(name: str, preset: Preset, repeats: int) -> Iterator[Figure]:
+    plain = random_encoder(preset)
+    runtime = stage_runtime("sam_image_encoder", preset, "cpu", "auto")
+    ours = SamImageEncoder(preset.sam)
+    ours.load_state_dict(plain.state_dict())
+    ours = runtime.place(ours)
+    side = preset.sam.image_side_px
+    image = torch.randint(256, (1, 3, side, side), dtype=torch.uint8)
+    size_hw = torch.tensor([[side, side]])
+    answers: dict[str, Tensor] = {}
+
+    def run_plain() -> None:
+        with torch.inference_mode():
+            pixels = plain.normalize(image, size_hw, torch.zeros_like(size_hw))
+            answers["plain"] = plain.vit(pixels)
+
+    def run_ours() -> None:
+        with runtime():
+            answers["ours"] = ours(image, size_hw)
+
+    # The float32 encoder needs no warm-up of its own: its first call is not slower than its last by what matters here.
+    seconds = interleaved({"plain": run_plain, "ours": run_ours}, repeats=repeats, warmup=1 if repeats > 3 else 0)
+    how = (
+        f"1 image of {side} x {side}, random weights, {torch.get_num_threads()} threads, {repeats} pairs; "
+        f"ours in {runtime.dtype}"
+    )
+    yield ratio(f"{name}: segment_anything float32 / ours", seconds["plain"], seconds["ours"], how, at_least(3))
+    cosine = F.cosine_similarity(answers["plain"].flatten(), answers["ours"].float().flatten(), dim=0).item()
+    yield Figure(f"{name}: cosine of the two embeddings", cosine, "", how, at_least(0.999))

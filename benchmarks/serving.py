@@ -1,0 +1,219 @@
+"""What the server adds to the model, what it needs, and how it behaves as load grows."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tritonclient import grpc
+
+from benchmarks import services, traffic
+from benchmarks.figures import Figure, at_least, at_most, ratio
+from benchmarks.phrases import PHRASES, phrases
+from benchmarks.timing import interleaved
+from benchmarks.traffic import Load, Outcome, Triton
+from ssp_sam.client import SegmentationClient
+from ssp_sam.predictor import Predictor
+from ssp_sam.preprocess import prepare, read_image
+from ssp_sam.runtime import keep_freed_memory
+from ssp_sam.serving import contract
+from ssp_sam.serving.server import TritonServer
+
+BATCHES = (1, 4, 8, 16, 32)
+Sweeps = dict[str, list[dict[str, Any]]]
+
+
+def measure(repository: Path, image: Path, folder: Path) -> Iterator[Figure]:
+    """Yield cost and needs of a server, beside the same work in this process."""
+    keep_freed_memory()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    predictor = Predictor.from_repository(repository)
+    start_s = time.perf_counter()
+    with services.triton(repository, folder / "server.log") as server:
+        ready_s = time.perf_counter() - start_s
+        yield Figure("server: ready", ready_s, "s", "from start to all models ready, once", at_most(20))
+        yield from _idle_memory()
+        yield from _one_client(server, predictor, image)
+        yield from _many_clients(server, predictor, image)
+        yield from _large_request(server)
+        sweeps = grow(server, Image.open(image))
+    (folder / "sweeps.json").write_text(json.dumps(sweeps, indent=1) + "\n", encoding="utf-8")
+
+
+def _idle_memory() -> Iterator[Figure]:
+    sizes = services.memory_mib()
+    for name, mib in sorted(sizes.items()):
+        yield Figure(f"memory: {name}", mib, "MiB", "PSS after start, nothing asked yet")
+    yield Figure("memory: all processes", sum(sizes.values()), "MiB", "PSS after start, nothing asked yet")
+
+
+def _one_client(server: TritonServer, predictor: Predictor, image: Path) -> Iterator[Figure]:
+    features, file = predictor.encode_image(image), image.read_bytes()
+    with SegmentationClient(server.grpc_url) as client:
+        client.segment(file, PHRASES[:1])
+        seconds = interleaved(
+            {
+                "served": lambda: client.segment(file, PHRASES[:1]),
+                "in process": lambda: predictor.segment(features, PHRASES[:1]),
+            },
+            repeats=40,
+            warmup=5,
+        )
+    added_ms = [1000 * (a - b) for a, b in zip(seconds["served"], seconds["in process"], strict=True)]
+    how = f"1 phrase, image known, 40 pairs after 5; in process {1000 * median(seconds['in process']):.1f} ms"
+    yield Figure(
+        "server: latency added for one client", median(added_ms), "ms", how, at_most(10), (min(added_ms), max(added_ms))
+    )
+
+
+def _many_clients(server: TritonServer, predictor: Predictor, image: Path) -> Iterator[Figure]:
+    """Throughput of 32 clients beside that of the best batch in process, by turns."""
+    features = predictor.encode_image(image)
+    load = Load(clients=32, requests=300, new_image_share=0.0)
+    picture = Image.open(image)
+    ratios, best = [], 0
+    for turn in range(3):
+        served = traffic.run(Triton(server.grpc_url), picture, load, seed=turn).requests_per_s
+        rates = {}
+        for batch in BATCHES:
+            seconds = interleaved({"": partial(predictor.segment, features, phrases(batch))}, repeats=3)[""]
+            rates[batch] = batch / median(seconds)
+        best = max(rates, key=rates.__getitem__)
+        ratios.append(served / rates[best])
+    how = (
+        f"32 clients, 1 phrase a request, images known, 3 turns of 300 requests; best batch in process: {best} phrases"
+    )
+    yield Figure(
+        "server: throughput of 32 clients / in process",
+        median(ratios),
+        "x",
+        how,
+        at_least(0.8),
+        (min(ratios), max(ratios)),
+    )
+
+
+def _large_request(server: TritonServer) -> Iterator[Figure]:
+    """Memory of 64 phrases on a large photograph."""
+    rng = np.random.default_rng(0)
+    pixels = np.kron(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8), np.ones((50, 50, 1), dtype=np.uint8))
+    before = sum(services.memory_mib().values())
+    peak = before
+    with SegmentationClient(server.grpc_url, timeout_s=300) as client:
+        done = threading.Event()
+        answers: list[Any] = []
+
+        def ask() -> None:
+            answers.extend(client.segment(pixels, phrases(64)))
+            done.set()
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        while not done.wait(0.1) and thread.is_alive():
+            peak = max(peak, sum(services.memory_mib().values()))
+        thread.join()
+        alone = [client.segment(pixels, [phrase])[0] for phrase in PHRASES]
+    how = "PSS of all of the server's processes, watched every 0.1 s"
+    yield Figure("server: memory for 64 phrases on 4000 x 3000", peak - before, "MiB", how, at_most(1536))
+    differing = sum(
+        not np.array_equal(a.mask, b.mask) or a.score != b.score
+        for a, b in zip(alone, answers[: len(alone)], strict=True)
+    )
+    yield Figure("server: of 8 phrases, answered otherwise among 64 than alone", differing, "phrases", how, at_most(0))
+
+
+def measure_encoding(repository: Path, image: Path, folder: Path) -> Iterator[Figure]:
+    """Yield what serving costs where the image encoder is of full size."""
+    predictor = Predictor.from_repository(repository)
+    runtime = predictor.runtimes["sam_image_encoder"]
+    inputs = prepare(read_image(image), predictor.preset)
+    sam_image, geometry = inputs.sam_image[None], inputs.geometry.to_array()[None]
+    with services.triton(repository, folder / "server_full_size.log") as server:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2))  # what a process of the server takes
+        client = grpc.InferenceServerClient(server.grpc_url)
+        sent = [
+            grpc.InferInput(contract.sam_image(predictor.preset).name, sam_image.shape, "UINT8"),
+            grpc.InferInput(contract.GEOMETRY.name, geometry.shape, "INT32"),
+        ]
+        sent[0].set_data_from_numpy(sam_image)
+        sent[1].set_data_from_numpy(geometry)
+
+        def in_process() -> None:
+            with runtime():
+                predictor.model.sam_image_encoder(torch.from_numpy(sam_image), torch.from_numpy(geometry)[:, 1])
+
+        seconds = interleaved(
+            {"in process": in_process, "served": lambda: client.infer(contract.SAM_IMAGE_ENCODER, sent)}, repeats=5
+        )
+        client.close()
+    how = f"preset {predictor.preset.name}, stage sam_image_encoder, one thread each, 5 pairs after 1"
+    yield ratio(
+        "full size: encoding, served / in process", seconds["in process"], seconds["served"], how, at_least(0.97)
+    )
+
+
+# --- growth -----------------------------------------------------------------------------------------------------------
+
+_BASE = Load(clients=16, requests=120, new_image_share=0.2)
+_SWEEPS: Mapping[str, Sequence[Load]] = {
+    "clients": [replace(_BASE, clients=n, requests=max(24, min(160, 6 * n))) for n in (1, 2, 4, 8, 16, 32, 64, 128)],
+    "image size": [
+        replace(_BASE, size_wh=size, requests=48) for size in ((320, 240), (640, 480), (1280, 960), (2560, 1920))
+    ],
+    "phrases": [replace(_BASE, phrases=n, requests=max(16, 96 // n)) for n in (1, 2, 4, 8, 16, 32)],
+    "hit rate": [replace(_BASE, new_image_share=1 - rate, requests=64) for rate in (0.0, 0.25, 0.5, 0.75, 1.0)],
+}
+
+
+def grow(server: TritonServer, image: Image.Image) -> Sweeps:
+    """Return for each sweep its loads with throughput, latencies and where Triton spent the time, in milliseconds."""
+    sweeps: Sweeps = {}
+    for name, loads in _SWEEPS.items():
+        sweeps[name] = []
+        for number, load in enumerate(loads):
+            before = _statistics(server)
+            outcome = traffic.run(Triton(server.grpc_url), image, load, seed=1000 + number)
+            sweeps[name].append(asdict(load) | _summary(outcome) | {"stages": _spent(before, _statistics(server))})
+    return sweeps
+
+
+def _summary(outcome: Outcome) -> dict[str, float]:
+    percentiles = {f"p{share:.0f}_ms": 1000 * outcome.latency_at(share / 100) for share in (50.0, 95.0, 99.0)}
+    return {"requests_per_s": outcome.requests_per_s, **percentiles}
+
+
+def _statistics(server: TritonServer) -> dict[str, dict[str, Any]]:
+    with urllib.request.urlopen(f"{server.http_url}/v2/models/stats") as response:
+        stats = json.load(response)["model_stats"]
+    return {model["name"]: model for model in stats}
+
+
+def _spent(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return by stage the mean milliseconds of a request in its queue and in its computation, and the mean batch."""
+    spent = {}
+    for name in contract.STAGE_NAMES:
+
+        def grown(read: Callable[[dict[str, Any]], float], name: str = name) -> float:
+            return read(after[name]) - read(before[name])
+
+        requests = grown(lambda stats: stats["inference_stats"]["success"].get("count", 0))
+        if not requests:
+            continue
+        spent[name] = {
+            "queue_ms": grown(lambda stats: stats["inference_stats"]["queue"].get("ns", 0)) / requests / 1e6,
+            "compute_ms": grown(lambda stats: stats["inference_stats"]["compute_infer"].get("ns", 0)) / requests / 1e6,
+            "batch": requests / max(1.0, grown(lambda stats: stats["execution_count"])),
+        }
+    return spent
