@@ -38,8 +38,8 @@ def at_most(bound: float) -> Target:
 class Figure:
     """One line of the table.
 
-    name: what was measured; figure: the median; spread: the least and the greatest of what the median is of; how: the way
-    in which it was taken: warm-up, repeats, what stood beside it.
+    name: what was measured; figure: the median; spread: the least and the greatest of what the median is of.
+    how: it was taken: warm-up, repeats, what stood beside it.
     """
 
     name: str

@@ -128,7 +128,7 @@ def stages(tiny_repository: Path) -> dict[str, Stage]:
     return {
         model.name: load_stage(
             model.name,
-            {**model_parameters(model.name, preset, manifest), "threads": "1"},
+            {**model_parameters(model, preset, manifest), "threads": "1"},
             weights_path(tiny_repository, model.name),
             "cpu",
         )

@@ -12,8 +12,9 @@ TINY = get_preset("tiny")
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 @pytest.mark.parametrize("embedding_dtype", ["FP16", "FP32"])
-def test_names_are_unique_and_one_name_is_one_tensor(preset: Preset, embedding_dtype: str) -> None:
-    models = list(contract.all_models(preset, embedding_dtype))
+@pytest.mark.parametrize("backend", contract.BACKENDS)
+def test_names_are_unique_and_one_name_is_one_tensor(preset: Preset, embedding_dtype: str, backend: str) -> None:
+    models = list(contract.all_models(preset, embedding_dtype, backend))
     assert len({model.name for model in models}) == len(models)
     for model in models:
         for side in (model.inputs, model.outputs):
@@ -32,6 +33,12 @@ def test_every_input_of_a_stage_comes_from_the_caller_or_an_earlier_stage() -> N
         assert not known & {tensor.name for tensor in stage.outputs}, stage.name
         known |= {tensor.name for tensor in stage.outputs}
     assert {tensor.name for tensor in contract.ensemble_model(TINY).outputs} <= known
+
+
+def test_the_stages_are_those_that_the_ensemble_joins() -> None:
+    assert tuple(model.name for model in contract.stage_models(TINY, "FP16")) == contract.STAGE_NAMES
+    onnx = {model.name for model in contract.onnx_stage_models(TINY, "FP16")}
+    assert onnx == {*contract.STAGE_NAMES, contract.TOKENIZER, contract.TEXT_TOWER}
 
 
 def test_the_two_entries_answer_alike() -> None:

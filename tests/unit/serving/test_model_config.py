@@ -17,8 +17,8 @@ from ssp_sam.serving.repository import Manifest, configuration_files
 CALIBRATION = Calibration(((0.1, 0.0), (0.9, 1.0)), 20.0, 0.25)
 
 
-def configurations(preset: str = "tiny", dtype: str = "auto") -> dict[str, Any]:
-    files = configuration_files(Manifest(preset, dtype, CALIBRATION))
+def configurations(preset: str = "tiny", dtype: str = "auto", **options: Any) -> dict[str, Any]:
+    files = configuration_files(Manifest(preset, dtype, CALIBRATION, **options))
     return {
         path.partition("/")[0]: text_format.Parse(content.decode(), pb.ModelConfig())
         for path, content in files.items()
@@ -143,3 +143,59 @@ def test_warm_up_inputs_are_complete_and_of_the_right_size() -> None:
                 assert (at, strings) == (len(content), count)
             else:
                 assert len(content) == count * sizes[pb.DataType.Name(tensor.data_type)]
+
+
+# --- ONNX Runtime -----------------------------------------------------------------------------------------------------
+
+
+def onnx_configurations(**options: Any) -> dict[str, Any]:
+    return configurations(backend=contract.ONNXRUNTIME, **options)
+
+
+def test_with_onnx_runtime_networks_are_its_own_and_callers_notice_nothing() -> None:
+    python, onnx = configurations(), onnx_configurations()
+    for name, config in python.items():
+        assert config.input == onnx[name].input or not onnx[name].input[0].allow_ragged_batch
+        tensors = [(tensor.name, tensor.data_type, list(tensor.dims)) for tensor in (*config.input, *config.output)]
+        assert tensors == [(t.name, t.data_type, list(t.dims)) for t in (*onnx[name].input, *onnx[name].output)]
+    assert onnx.keys() - python.keys() == {contract.TOKENIZER, contract.TEXT_TOWER}
+    for model in contract.onnx_stage_models(get_preset("tiny"), "FP16"):
+        config = onnx[model.name]
+        if model.backend == contract.ENSEMBLE:
+            assert config.platform == "ensemble"
+            continue
+        assert config.backend == model.backend
+        if model.backend == contract.ONNXRUNTIME:
+            assert not any(tensor.allow_ragged_batch for tensor in config.input)  # ONNX tensors are not ragged
+            assert not config.parameters  # that backend reads its own
+            assert not config.optimization.execution_accelerators.gpu_execution_accelerator
+
+
+def test_the_text_encoder_then_is_its_tokenizer_and_its_tower() -> None:
+    configs = onnx_configurations()
+    steps = configs[contract.TEXT_ENCODER].ensemble_scheduling.step
+    assert [step.model_name for step in steps] == [contract.TOKENIZER, contract.TEXT_TOWER]
+    made = {name for step in steps for name in step.output_map.values()}
+    assert made == {tensor.name for tensor in configs[contract.TEXT_ENCODER].output}
+    assert dict(steps[0].input_map) == {contract.EXPRESSIONS.name: contract.EXPRESSIONS.name}
+
+
+def test_tensorrt_has_one_engine_for_all_sizes_and_keeps_it() -> None:
+    configs = onnx_configurations(tensorrt=True)
+    for model in contract.onnx_stage_models(get_preset("tiny"), "FP16"):
+        accelerators = configs[model.name].optimization.execution_accelerators.gpu_execution_accelerator
+        if model.backend != contract.ONNXRUNTIME:
+            assert not accelerators
+            continue
+        (accelerator,) = accelerators
+        assert accelerator.name == "tensorrt"
+        parameters = dict(accelerator.parameters)
+        exact = model.name == contract.SSP_PROMPT_GENERATOR
+        assert parameters["precision_mode"] == ("FP32" if exact else "FP16")
+        assert parameters["trt_engine_cache_enable"] == "1"
+        for when, images, phrases in (("min", 1, 1), ("max", model.max_batch_size, 64)):
+            shapes = dict(entry.split(":") for entry in parameters[f"trt_profile_{when}_shapes"].split(","))
+            assert shapes == {
+                tensor.name: "x".join(str(phrases if dim == -1 else dim) for dim in (images, *tensor.dims))
+                for tensor in model.inputs
+            }
