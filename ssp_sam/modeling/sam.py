@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ssp_sam.config import SamConfig
 from ssp_sam.modeling.images import PixelNormalizer
+from ssp_sam.modeling.sam_decoder import decode
 from ssp_sam.modeling.sam_vit import encode
 
 SAM_MEAN_255 = (123.675, 116.28, 103.53)
@@ -48,10 +49,7 @@ class SamImageEncoder(nn.Module):
 
 
 class MaskDecoder(nn.Module):
-    """Triton stage `mask_decoder`: the prompt tokens as sparse prompts, no dense prompt, one mask a phrase.
-
-    The package's decoder takes many prompts of *one* image; this one takes phrases of many images in one call.
-    """
+    """Triton stage `mask_decoder`: the prompt tokens as sparse prompts, no dense prompt, one mask a phrase."""
 
     def __init__(self, config: SamConfig) -> None:
         super().__init__()
@@ -74,17 +72,6 @@ class MaskDecoder(nn.Module):
 
         image_embedding: (B, D, G, G); prompt_tokens: (P, Q, D); image_index: int (P,), the image of each phrase.
         """
-        decoder, grid = self.decoder, self.config.grid
-        phrases = prompt_tokens.shape[0]
-        own_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])  # (1 + 4, D)
-        tokens = torch.cat([own_tokens.expand(phrases, -1, -1), prompt_tokens], dim=1)  # (P, 5 + Q, D)
-        source = (image_embedding + self.no_mask_embed.weight[..., None, None])[image_index]  # (P, D, G, G)
-        position = self.pe_layer((grid, grid)).expand(phrases, -1, -1, -1)
-
-        hidden, source = decoder.transformer(source, position, tokens)
-        upscaled = decoder.output_upscaling(source.transpose(1, 2).unflatten(2, (grid, grid)))  # (P, D/8, 4G, 4G)
-        # Token 0 answers IoU estimates, token 1 is the single mask; the other three are SAM's ambiguity outputs.
-        kernel = decoder.output_hypernetworks_mlps[0](hidden[:, 1])  # (P, D/8)
-        mask_logits = torch.einsum("pc,pchw->phw", kernel, upscaled)
-        iou = decoder.iou_prediction_head(hidden[:, 0])[:, 0]
-        return mask_logits, iou
+        grid = self.config.grid
+        image = image_embedding + self.no_mask_embed.weight[..., None, None]  # no dense prompt
+        return decode(self.decoder, image, self.pe_layer((grid, grid)), prompt_tokens, image_index)

@@ -1,0 +1,123 @@
+"""The forward pass of `segment_anything`'s mask decoder for phrases of many images. The weights are the package's own.
+
+The package takes many prompts of one image and treats every prompt's copy of it apart from the start. Here
+
+- what the first layer makes of the image alone is computed once an image, not once a phrase;
+- what attention needs of the image in a layer is one matrix product, and positions, which are the same for all phrases,
+  are projected once instead of being added to every copy;
+- attention is one fused operation;
+- the transposed convolutions, which have no overlap, are matrix products with the channels last, and only the mask
+  itself is brought into the order of pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from segment_anything.modeling import MaskDecoder, TwoWayTransformer
+from segment_anything.modeling.transformer import Attention, TwoWayAttentionBlock
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def decode(
+    decoder: MaskDecoder, image: Tensor, position: Tensor, prompt_tokens: Tensor, image_index: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the logits of the single mask (P, 4G, 4G) and the estimate of its IoU (P,).
+
+    image: (B, D, G, G), the dense prompt added; position: (D, G, G); prompt_tokens: (P, Q, D); image_index: int (P,),
+    the image of each phrase.
+    """
+    grid = image.shape[-1]
+    own_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])  # (1 + 4, D)
+    tokens = torch.cat([own_tokens.expand(prompt_tokens.shape[0], -1, -1), prompt_tokens], dim=1)  # (P, 5 + Q, D)
+    hidden, pixels = _transform(decoder.transformer, _tokens_of(image), _tokens_of(position[None]), tokens, image_index)
+    # Token 0 answers IoU estimates, token 1 is the single mask; the other three are SAM's ambiguity outputs.
+    kernel = decoder.output_hypernetworks_mlps[0](hidden[:, 1])  # (P, D / 8)
+    logits = _logits(decoder.output_upscaling, pixels, kernel, grid)
+    return logits, decoder.iou_prediction_head(hidden[:, 0])[:, 0]
+
+
+def _tokens_of(image: Tensor) -> Tensor:
+    return image.flatten(2).transpose(1, 2)  # (B, D, G, G) -> (B, N, D)
+
+
+def _transform(
+    transformer: TwoWayTransformer, image: Tensor, position: Tensor, tokens: Tensor, image_index: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return what becomes of the tokens (P, T, D) and of the image (P, N, D); image: (B, N, D), position: (1, N, D)."""
+    hidden, pixels = tokens, image
+    for layer in transformer.layers:
+        is_first = layer is transformer.layers[0]  # the image is not yet a phrase's own
+        hidden, pixels = _layer(layer, hidden, pixels, (tokens, position), image_index if is_first else None)
+    final = transformer.final_attn_token_to_image
+    keys, values = _of_image(pixels, position, [final.k_proj], final.v_proj)
+    hidden = hidden + _attend(final, final.q_proj(hidden + tokens), keys, values)
+    return transformer.norm_final_attn(hidden), pixels
+
+
+def _layer(
+    layer: TwoWayAttentionBlock,
+    hidden: Tensor,
+    pixels: Tensor,
+    places: tuple[Tensor, Tensor],
+    image_index: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Advance tokens and image.
+
+    places: what is added to tokens and to pixels to compare them; image_index: given if `pixels` are still those
+    of images (B, N, D), not of phrases (P, N, D).
+    """
+    tokens, position = places
+    to_image, to_tokens, own = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token, layer.self_attn
+    if layer.skip_first_layer_pe:
+        hidden = layer.norm1(_attend(own, own.q_proj(hidden), own.k_proj(hidden), own.v_proj(hidden)))
+    else:
+        placed = hidden + tokens
+        hidden = layer.norm1(hidden + _attend(own, own.q_proj(placed), own.k_proj(placed), own.v_proj(hidden)))
+
+    keys, asking, values = _of_image(pixels, position, [to_image.k_proj, to_tokens.q_proj], to_image.v_proj)
+    if image_index is not None:
+        keys, asking, values, pixels = keys[image_index], asking[image_index], values[image_index], pixels[image_index]
+    hidden = layer.norm2(hidden + _attend(to_image, to_image.q_proj(hidden + tokens), keys, values))
+    hidden = layer.norm3(hidden + layer.mlp(hidden))
+    said = _attend(to_tokens, asking, to_tokens.k_proj(hidden + tokens), to_tokens.v_proj(hidden))
+    return hidden, layer.norm4(pixels + said)
+
+
+def _of_image(pixels: Tensor, position: Tensor, placed: list[nn.Linear], plain: nn.Linear) -> tuple[Tensor, ...]:
+    """Project pixels (P, N, D): with their positions by each of `placed`, without by `plain`."""
+    layers = [*placed, plain]
+    weight = torch.cat([layer.weight for layer in layers])
+    projected = torch.split(F.linear(pixels, weight), [layer.out_features for layer in layers], dim=-1)
+    of_position = [layer(position) for layer in placed]  # the bias is in here
+    *with_position, without = projected
+    return *(a + b for a, b in zip(with_position, of_position, strict=True)), without + plain.bias
+
+
+def _attend(attention: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attend with projected queries (P, T, d), keys and values (P, S, d), and project the answer."""
+    q, k, v = (x.view(*x.shape[:2], attention.num_heads, -1).transpose(1, 2) for x in (q, k, v))
+    attended = F.scaled_dot_product_attention(q, k, v)
+    out: Tensor = attention.out_proj(attended.transpose(1, 2).flatten(2))
+    return out
+
+
+def _logits(upscaling: Iterable[Any], pixels: Tensor, kernel: Tensor, grid: int) -> Tensor:
+    """Return (P, 4G, 4G): the kernel's product with each of the 16 places into which a pixel (P, N, D) is cut."""
+    first, norm, activation, second, last_activation = upscaling
+    x = _cut(first, pixels)  # (P, N, 4, D / 4)
+    x = activation(F.layer_norm(x, norm.weight.shape, norm.weight, norm.bias, norm.eps))
+    x = last_activation(_cut(second, x))  # (P, N, 4, 4, D / 8)
+    cells = torch.einsum("pnabc,pc->pnab", x, kernel)
+    # Rows are counted by pixel, then by the first cut, then by the second; columns as well.
+    cells = cells.reshape(-1, grid, grid, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
+    return cells.reshape(-1, 4 * grid, 4 * grid)
+
+
+def _cut(layer: Any, x: Tensor) -> Tensor:
+    """Apply a transposed convolution of 2 x 2 with stride 2 to places (..., C): (..., 4, C'), row by row."""
+    weight = layer.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (C, C', 2, 2) -> (4 C', C)
+    return F.linear(x, weight, layer.bias.repeat(4)).view(*x.shape[:-1], 4, layer.out_channels)
