@@ -25,8 +25,19 @@ class Mlp(nn.Module):
         widths = [in_width, *[hidden_width] * (layers - 1), out_width]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
+    @property
+    def first(self) -> nn.Linear:
+        """The first layer."""
+        layer = self.layers[0]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_width) to (..., out_width)."""
-        for index, layer in enumerate(self.layers):
-            x = layer(F.relu(x) if index else x)
+        return self.after_first(self.first(x))
+
+    def after_first(self, x: Tensor) -> Tensor:
+        """Map what the first layer answers, which is overwritten, to (..., out_width)."""
+        for layer in self.layers[1:]:
+            x = layer(F.relu(x, inplace=True))
         return x

@@ -58,17 +58,28 @@ class VisualAdapter(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(
-        self, patches: Tensor, similarity_map: Tensor, words: Tensor, is_padding: Tensor
+        self, patches: Tensor, similarity_map: Tensor, image_index: Tensor, words: Tensor, is_padding: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return fused patches (P, N, W) and spatial_attention (P, N).
 
-        patches: (P, N, C); similarity_map: (P, N) in 0..1; words: (P, L, W); is_padding: bool (P, L).
+        patches: (B, N, C); similarity_map: (P, N) in 0..1; image_index: int (P,); words: (P, L, W);
+        is_padding: bool (P, L).
         """
-        query = self.project(patches * similarity_map[..., None])
-        said, _ = self.cross_attention(query, words, words, key_padding_mask=is_padding, need_weights=False)
-        cosine = F.cosine_similarity(self.image_side(query).float(), self.text_side(said).float(), dim=-1)
+        # The similarity scales a patch as a whole, so the first layer's product is that of the image for every phrase.
+        first = self.project.first
+        product = F.linear(patches, first.weight)[image_index]  # (P, N, W)
+        query = self.project.after_first(product * similarity_map[..., None] + first.bias)
+        said = attend(self.cross_attention, query, words, words, is_padding=is_padding)
+        cosine = _cosine(self.image_side(query).float(), self.text_side(said).float())
         attention = self.scale * torch.exp(-((1 - cosine) ** 2) / (2 * self.sigma**2))
         return self.norm(query) * attention[..., None], attention
+
+
+def _cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Return the cosine over the last axis, without normalised copies of the vectors."""
+    norms = torch.linalg.vector_norm(a, dim=-1) * torch.linalg.vector_norm(b, dim=-1)
+    cosine: Tensor = (a * b).sum(dim=-1) / norms.clamp_min(1e-8)
+    return cosine
 
 
 class PromptLayer(nn.Module):
@@ -84,11 +95,37 @@ class PromptLayer(nn.Module):
 
     def forward(self, x: Tensor, position: Tensor, rows: int | None = None) -> Tensor:
         """Map (P, 1+Q+N, D) to the same shape, or to its first `rows` tokens; position: (1+Q+N, D)."""
-        key = x + position
-        attended, _ = self.self_attn(key[:, :rows], key, x, need_weights=False)
+        attended = attend(self.self_attn, x[:, :rows], x, x, position=position)
         x = self.norm1(x[:, :rows] + attended)
-        out: Tensor = self.norm2(x + self.linear2(F.relu(self.linear1(x))))
+        out: Tensor = self.norm2(x + self.linear2(F.relu(self.linear1(x), inplace=True)))
         return out
+
+
+def attend(
+    attention: nn.MultiheadAttention,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    position: Tensor | None = None,
+    is_padding: Tensor | None = None,
+) -> Tensor:
+    """Return what `attention` answers, (P, T, D) of queries (P, T, D) to keys and values (P, S, D).
+
+    position: (S, D), added to keys, and its first T rows to queries; it is the same for all phrases, so its projection
+    is added once instead of projecting sums. is_padding: bool (P, S), the keys that nobody sees.
+    """
+    width, heads = attention.embed_dim, attention.num_heads
+    weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
+    q, k, v = (F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True))
+    if position is not None:
+        q = q + F.linear(position[: query.shape[1]], weights[0])
+        k = k + F.linear(position, weights[1])
+    q, k, v = (x.view(*x.shape[:2], heads, width // heads).transpose(1, 2) for x in (q, k, v))
+    seen = None if is_padding is None else ~is_padding[:, None, None]
+    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+    out: Tensor = attention.out_proj(attended.transpose(1, 2).flatten(2))
+    return out
 
 
 class PromptGenerator(nn.Module):
@@ -140,16 +177,15 @@ class SspPromptGenerator(nn.Module):
         T); image_index: int (P,), the image of each phrase.
         """
         # Over the token axis, not over channels: a slip of the release that its weights depend on.
-        tokens = F.normalize(clip_tokens.float(), dim=1)[image_index]
+        patches = F.normalize(clip_tokens.float(), dim=1)[:, 1:]  # (B, N, C)
         phrase = F.normalize(text_embedding.float(), dim=-1)
-        patches = tokens[:, 1:]  # (P, N, C)
-        similarity = torch.einsum("pnc,pc->pn", patches, phrase)
+        similarity = torch.einsum("pnc,pc->pn", patches[image_index], phrase)
         low, high = similarity.aminmax(dim=1, keepdim=True)
         similarity_map = (similarity - low) / (high - low)
 
         is_padding = token_ids == 0
         words, phrase_attention, phrase_vector = self.linguistic(word_embeddings, is_padding)
-        fused, spatial_attention = self.visual(patches, similarity_map, words, is_padding)
+        fused, spatial_attention = self.visual(patches, similarity_map, image_index, words, is_padding)
         fused = self.fuse(fused.tanh() * phrase_vector.tanh()[:, None])
         prompt_tokens, box = self.generator(fused)
         return Prompts(prompt_tokens, box, phrase_attention, spatial_attention, similarity)

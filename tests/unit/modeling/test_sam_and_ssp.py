@@ -142,9 +142,9 @@ def test_padding_of_a_phrase_is_not_attended_to() -> None:
     patches, similarity = torch.randn(1, 9, TINY.clip.out_width), torch.rand(1, 9)
     words = torch.randn(1, 77, TINY.ssp.width)
     is_padding = torch.arange(77)[None] > 5
-    fused, attention = visual(patches, similarity, words, is_padding)
+    fused, attention = visual(patches, similarity, torch.tensor([0]), words, is_padding)
     words[:, 6:] = 99
-    again = visual(patches, similarity, words, is_padding)
+    again = visual(patches, similarity, torch.tensor([0]), words, is_padding)
     torch.testing.assert_close(again, (fused, attention))
 
 
