@@ -22,6 +22,7 @@ VISIBLE_SHARE_MIN = 0.4  # of a thing, when others and the image's edge hide the
 
 REPEAT_SHARE = 0.65  # scenes in which one noun comes several times
 SAME_GROUP_SHARE = 0.3  # of the other things: from one group of nouns
+ALL_ALIKE_SHARE = 0.15  # of those: scenes in which there may be nothing else
 ROW_SHARE = 0.15  # scenes laid out in a row
 CROWDED_SHARE = 0.35  # of the others: scenes in which things may hide one another
 COLOURFUL_SHARE = 0.35  # scenes in which things of one noun are dyed, each in its own colour
@@ -153,7 +154,11 @@ def _choose_nouns(vocabulary: Sequence[str], rng: np.random.Generator) -> list[s
     result: list[str] = []
     if rng.random() < REPEAT_SHARE:
         noun = vocabulary[int(rng.integers(len(vocabulary)))]
-        result += [noun] * int(rng.integers(2, count + 1))
+        if rng.random() < ALL_ALIKE_SHARE:
+            result += [noun] * int(rng.integers(2, count + 1))
+        else:  # among others: "all the dogs" is not to be learned as "everything"
+            count = max(3, count)
+            result += [noun] * int(rng.integers(2, count))
     pool = vocabulary
     if rng.random() < SAME_GROUP_SHARE:
         group = words_of(list(GROUPS)[int(rng.integers(len(GROUPS)))])

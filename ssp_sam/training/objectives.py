@@ -47,8 +47,11 @@ def patches_and_phrases(trainee: Trainee, batch: Batch) -> tuple[Tensor, Tensor]
 
 def _patches(trainee: Trainee, batch: Batch) -> Tensor:
     """Return the patches of the batch's images (B, N, C), normalised as the SSP encoder does."""
-    tokens = trainee.model.clip_image_encoder(batch.clip_image, batch.geometry[:, 2], batch.geometry[:, 3])
-    return F.normalize(tokens.float(), dim=1)[:, 1:]
+    return _normalized(clip_tokens_of(trainee, batch))
+
+
+def _normalized(clip_tokens: Tensor) -> Tensor:
+    return F.normalize(clip_tokens.float(), dim=1)[:, 1:]
 
 
 def _phrases(trainee: Trainee, token_ids: Tensor) -> Tensor:
@@ -72,12 +75,20 @@ def boxed_masks(trainee: Trainee, batch: Batch) -> tuple[Tensor, Tensor]:
     return logits, iou
 
 
-def prompts_of(trainee: Trainee, batch: Batch) -> Prompts:
-    """Return what the SSP encoder writes."""
-    model = trainee.model
-    tokens = model.clip_image_encoder(batch.clip_image, batch.geometry[:, 2], batch.geometry[:, 3])
-    text_embedding, words = model.text_encoder(batch.token_ids)
-    prompts: Prompts = model.ssp_prompt_generator(tokens, batch.token_ids, text_embedding, words, batch.image_index)
+def clip_tokens_of(trainee: Trainee, batch: Batch) -> Tensor:
+    """Return what CLIP's image tower answers, (B, 1 + N, C)."""
+    tokens: Tensor = trainee.model.clip_image_encoder(batch.clip_image, batch.geometry[:, 2], batch.geometry[:, 3])
+    return tokens
+
+
+def prompts_of(trainee: Trainee, batch: Batch, clip_tokens: Tensor | None = None) -> Prompts:
+    """Return what the SSP encoder writes; clip_tokens: of `clip_tokens_of`, where they are known."""
+    if clip_tokens is None:
+        clip_tokens = clip_tokens_of(trainee, batch)
+    text_embedding, words = trainee.model.text_encoder(batch.token_ids)
+    prompts: Prompts = trainee.model.ssp_prompt_generator(
+        clip_tokens, batch.token_ids, text_embedding, words, batch.image_index
+    )
     return prompts
 
 
@@ -154,10 +165,7 @@ def _grounding(trainee: Trainee, batch: Batch, absent_weight: float) -> Losses:
     of_images, phrases = _patches(trainee, batch), _phrases(trainee, batch.token_ids)
     patches = of_images[batch.image_index]
     found = _similarity_losses(trainee, batch, similarity_of(patches, phrases), _weight(batch, absent_weight))
-    if batch.noun_token_ids is not None and batch.shown_noun is not None:
-        nouns = _phrases(trainee, batch.noun_token_ids)
-        found[NAMING] = _naming(trainee, torch.einsum("bnc,kc->bnk", of_images, nouns), batch.shown_noun)
-    return {**found, "contrast": _contrast(batch, patches, phrases)}
+    return {**found, **_naming_losses(trainee, batch, of_images), "contrast": _contrast(batch, patches, phrases)}
 
 
 def named_patches(trainee: Trainee, batch: CloseUps) -> tuple[Tensor, Tensor]:
@@ -191,6 +199,14 @@ def _close_up(trainee: Trainee, batch: CloseUps, absent_weight: float) -> Losses
         "thing_noun": F.cross_entropy(of_things / CONTRAST_TEMPERATURE, batch.noun),
         "patch_noun": F.cross_entropy(of_patches[shows] / CONTRAST_TEMPERATURE, nouns[shows]),
     }
+
+
+def _naming_losses(trainee: Trainee, batch: Batch, patches: Tensor) -> Losses:
+    """Return the loss NAMING of patches (B, N, C), where the batch knows what they show."""
+    if batch.noun_token_ids is None or batch.shown_noun is None:
+        return {}
+    nouns = _phrases(trainee, batch.noun_token_ids)
+    return {NAMING: _naming(trainee, torch.einsum("bnc,kc->bnk", patches, nouns), batch.shown_noun)}
 
 
 def _naming(trainee: Trainee, similarity: Tensor, shown_noun: Tensor) -> Tensor:
@@ -230,14 +246,24 @@ def _boxed(trainee: Trainee, batch: Batch, absent_weight: float) -> Losses:
 
 
 def _boxes(trainee: Trainee, batch: Batch, absent_weight: float) -> Losses:
-    return _prompt_losses(trainee, batch, prompts_of(trainee, batch), _weight(batch, absent_weight))
+    clip_tokens = clip_tokens_of(trainee, batch)
+    prompts = prompts_of(trainee, batch, clip_tokens)
+    return {
+        **_prompt_losses(trainee, batch, prompts, _weight(batch, absent_weight)),
+        **_naming_losses(trainee, batch, _normalized(clip_tokens)),
+    }
 
 
 def _masks(trainee: Trainee, batch: Batch, absent_weight: float) -> Losses:
     weight = _weight(batch, absent_weight)
-    prompts = prompts_of(trainee, batch)
+    clip_tokens = clip_tokens_of(trainee, batch)
+    prompts = prompts_of(trainee, batch, clip_tokens)
     logits, iou = prompted_masks(trainee, batch, prompts)
-    return {**_mask_losses(trainee, batch, logits, iou, weight), **_prompt_losses(trainee, batch, prompts, weight)}
+    return {
+        **_mask_losses(trainee, batch, logits, iou, weight),
+        **_prompt_losses(trainee, batch, prompts, weight),
+        **_naming_losses(trainee, batch, _normalized(clip_tokens)),
+    }
 
 
 _SIMILARITY = ("similarity_bce", "similarity_dice")
@@ -252,7 +278,7 @@ OBJECTIVES = {
     # SAM alone cuts out the thing in a given box.
     "boxed-masks": Objective(_boxed, _MASK, targets="things"),
     # The SSP encoder without SAM: boxes, and where it looks.
-    "boxes": Objective(_boxes, _PROMPT, uses_sam=False),
+    "boxes": Objective(_boxes, (*_PROMPT, NAMING), uses_sam=False),
     # The whole model.
-    "masks": Objective(_masks, (*_MASK, *_PROMPT)),
+    "masks": Objective(_masks, (*_MASK, *_PROMPT, NAMING)),
 }
