@@ -6,7 +6,11 @@ call: ONNX tensors are not ragged).
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import warnings
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +115,7 @@ class OnnxGraph:
         """
         inputs = example_inputs(self.model, preset)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with torch.inference_mode():
+        with torch.inference_mode(), _quiet():
             torch.onnx.export(
                 self.module,
                 tuple(inputs.values()),
@@ -122,6 +126,20 @@ class OnnxGraph:
                 external_data=_parameter_bytes(self.module) > 2**31 - 2**27,  # what protobuf can hold, less the graph
                 verbose=False,
             )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what the exporter says of its own inside; its errors are raised all the same."""
+    logger = logging.getLogger("onnxscript")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _dynamic(tensor: contract.Tensor) -> dict[int, Any]:
