@@ -1,7 +1,5 @@
 """The same predictor behind LitServe: `python -m benchmarks.rivals.litserve_server REPOSITORY PORT`."""
 
-from __future__ import annotations
-
 import base64
 import os
 import sys

@@ -199,6 +199,11 @@ def names_a_colour(word: str) -> bool:
     return not set(COLOURS).isdisjoint(word.split())
 
 
+def without_colour(word: str) -> str:
+    """Return a word without the colours that are part of it: "apple" of "red apple"."""
+    return " ".join(part for part in word.split() if part not in COLOURS)
+
+
 def plural_of(singular: str) -> str:
     """Return the plural of a name; names of one form are returned as they are."""
     if singular in ONE_FORM:
