@@ -6,6 +6,8 @@ EXTRAS := server,tritonserver,train,weights,onnx,loadtest,dev
 NUMPY2 := $(CURDIR)/build/numpy2
 EMOJI_FONT := /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf
 PYTEST := $(BIN)/python -m pytest
+# On all cores, so each process computes with one thread.
+UNIT := OMP_NUM_THREADS=1 $(PYTEST) --numprocesses auto tests/unit
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -54,7 +56,7 @@ format: setup ## format the code and mend what the linter can
 test: test-unit test-numpy2 test-integration test-e2e ## all tests
 
 test-unit: setup ## seconds (ARGS='-k name')
-	$(PYTEST) tests/unit $(ARGS)
+	$(UNIT) $(ARGS)
 
 test-integration: setup ## the models' adapters without a server
 	$(PYTEST) tests/integration $(ARGS)
@@ -64,7 +66,7 @@ test-e2e: setup ## the real server
 
 test-numpy2: setup $(NUMPY2)/.installed ## the unit tests again, with numpy 2
 	PYTHONPATH=$(NUMPY2) $(BIN)/python -c 'import numpy; assert numpy.__version__.startswith("2."), numpy.__version__'
-	PYTHONPATH=$(NUMPY2) $(PYTEST) tests/unit $(ARGS)
+	PYTHONPATH=$(NUMPY2) $(UNIT) $(ARGS)
 
 # The packaged tritonserver holds numpy below 2; clients need not.
 $(NUMPY2)/.installed: $(VENV)/.installed
