@@ -15,6 +15,7 @@ from ssp_sam.training.batches import BatchForm, SceneBatches
 from ssp_sam.training.config import load_config
 from ssp_sam.training.initial import begin
 from ssp_sam.training.learner import Learner, autocast
+from ssp_sam.training.objectives import NAMING
 from ssp_sam.training.ranks import Ranks
 from ssp_sam.training.validation import measure, sum_up
 
@@ -37,7 +38,7 @@ def test_eight_scenes_are_learned_by_heart() -> None:
     assert phase.objective == "masks"
     preset = get_preset(config.preset)
     scenes = SceneBatches(
-        BatchForm(preset, phase.text_positions),
+        BatchForm(preset, phase.text_positions, nouns=NAMING in phase.loss_weights),
         config.data,
         split="train",
         targets="phrases",
