@@ -297,7 +297,13 @@ def _onnx_text_models(preset: Preset, text_encoder: Model) -> tuple[Model, ...]:
             uses_device=True,
             backend=ONNXRUNTIME,
         ),
-        replace(text_encoder, uses_device=False, backend=ENSEMBLE, steps=(TOKENIZER, TEXT_TOWER)),
+        replace(
+            text_encoder,
+            uses_device=False,
+            backend=ENSEMBLE,
+            steps=(TOKENIZER, TEXT_TOWER),
+            max_batch_size=ONNX_PHRASE_BATCH,  # no more than any step of it
+        ),
     )
 
 

@@ -41,6 +41,14 @@ def test_the_stages_are_those_that_the_ensemble_joins() -> None:
     assert onnx == {*contract.STAGE_NAMES, contract.TOKENIZER, contract.TEXT_TOWER}
 
 
+@pytest.mark.parametrize("backend", contract.BACKENDS)
+def test_no_ensemble_takes_larger_batches_than_a_step_of_it(backend: str) -> None:
+    """Triton refuses to load it otherwise."""
+    models = {model.name: model for model in contract.all_models(TINY, "FP16", backend)}
+    for model in models.values():
+        assert all(model.max_batch_size <= models[step].max_batch_size for step in model.steps)
+
+
 def test_the_two_entries_answer_alike() -> None:
     segment, ensemble = contract.segment_model(TINY), contract.ensemble_model(TINY)
     assert segment.outputs == (*ensemble.outputs, contract.IMAGE_ID)
