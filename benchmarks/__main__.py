@@ -78,7 +78,7 @@ def _versus(out: Path) -> Iterator[Figure]:
     from benchmarks import versus
     from benchmarks.traffic import Load
 
-    yield from versus.measure(REPOSITORY, IMAGE, out, what="tiny", load=Load(requests=160), bound=2)
+    yield from versus.measure(REPOSITORY, IMAGE, out, what="tiny", load=Load(requests=160), turns=2, bound=2)
 
 
 def _full_size(out: Path) -> Iterator[Figure]:
@@ -92,8 +92,8 @@ def _full_size(out: Path) -> Iterator[Figure]:
         options = ["--preset", FULL_SIZE_PRESET, "--random-weights", "0", "--out", str(repository)]
         subprocess.run([sys.executable, str(script), *options], check=True)
     yield from serving.measure_encoding(repository, IMAGE, out)
-    load = Load(requests=40)
-    yield from versus.measure(repository, IMAGE, out, what="full size", load=load, bound=4)
+    load = Load(requests=20)  # 20 encodings of seconds for those who keep nothing
+    yield from versus.measure(repository, IMAGE, out, what="full size", load=load, turns=1, bound=4)
 
 
 PARTS: Mapping[str, Callable[[Path], Iterator[Figure]]] = {

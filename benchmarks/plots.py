@@ -18,7 +18,7 @@ _AXES: Mapping[str, tuple[str, Callable[[Point], float], bool]] = {
     "clients": ("clients that ask at once", lambda point: point["clients"], True),
     "image size": ("megapixels of an image", lambda point: point["size_wh"][0] * point["size_wh"][1] / 1e6, True),
     "phrases": ("phrases of a request", lambda point: point["phrases"], True),
-    "hit rate": ("share of requests on an image that is known", lambda point: 1 - point["new_image_share"], False),
+    "hit rate": ("share on an image that is known", lambda point: 1 - point["new_image_share"], False),
 }
 _PERCENTILES = ("p50_ms", "p95_ms", "p99_ms")
 

@@ -18,18 +18,20 @@ from ssp_sam.serving import contract
 OURS = contract.SEGMENT
 
 
-def measure(repository: Path, image: Path, folder: Path, *, what: str, load: Load, bound: float) -> Iterator[Figure]:
-    """Yield how `segment` compares; bound: the ratio of throughputs that it should reach."""
+def measure(
+    repository: Path, image: Path, folder: Path, *, what: str, load: Load, turns: int, bound: float
+) -> Iterator[Figure]:
+    """Yield how `segment` compares; turns: how often each is measured; bound: the ratio of throughputs to reach."""
     picture = Image.open(image)
     outcomes: dict[str, list[Outcome]] = {}
     log = folder / f"versus_{what.replace(' ', '_')}.log"
     for name, run in _rivals(repository, log).items():
         with run() as service:
             # Only one of them can hold the cores, so they take turns; each turn is some seconds of full load.
-            outcomes[name] = [traffic.run(service, picture, load, seed=turn) for turn in range(2)]
+            outcomes[name] = [traffic.run(service, picture, load, seed=turn) for turn in range(turns)]
     rate = {name: median(each.requests_per_s for each in runs) for name, runs in outcomes.items()}
     how = (
-        f"{load.clients} clients, {load.requests} requests a turn, 2 turns, {load.new_image_share:.0%} new images, "
+        f"{load.clients} clients, {turns} turns of {load.requests} requests, {load.new_image_share:.0%} new images, "
         f"{load.phrases} phrase each; " + ", ".join(f"{name} {value:.2f}/s" for name, value in rate.items())
     )
     for name, theirs in outcomes.items():
