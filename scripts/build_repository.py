@@ -45,7 +45,7 @@ def main() -> int:
         "--dtype",
         choices=("auto", "fp32", "bf16", "fp16"),
         default="auto",
-        help="auto: stored in 16 bits, computed in float32 on a CPU and in 16 bits on a GPU (default)",
+        help="auto: stored in 16 bits; computed in 16 bits on a GPU, on a CPU as the preset says by stage (default)",
     )
     parser.add_argument(
         "--backend",

@@ -1,7 +1,7 @@
 """The forward pass of `segment_anything`'s image encoder, with fused attention. The weights are the package's own.
 
 The package writes out every attention matrix, adds the relative positions to it and normalises it, each in a pass over
-memory of its own: for ViT-H that takes as long as all matrix products of the network. It also projects the padding
+memory of its own. It also projects the padding
 that its windows need (4,900 tokens for 4,096). Here attention is one fused operation, with the relative positions as
 its bias, and the padding, whose queries, keys and values are the projection's bias, is not computed.
 """

@@ -151,9 +151,8 @@ def _write_weights(out: Path, manifest: Manifest, stage: str, parameters: Mappin
     import torch
     from safetensors.torch import save_file
 
-    storage = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "auto": torch.float16}[
-        manifest.dtype
-    ]
+    types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "auto": torch.float16}
+    storage = types[manifest.dtype]
     tensors = {
         key: (value.to(storage) if value.is_floating_point() else value).contiguous()
         for key, value in parameters.items()
@@ -218,9 +217,8 @@ def model_parameters(model: contract.Model, preset: Preset, manifest: Manifest) 
     elif model.uses_device:
         parameters["dtype"] = manifest.dtype
         parameters["threads"] = "auto"
-        parameters["weights_sha256"] = manifest.weights_sha256.get(
-            model.name, ""
-        )  # so that a server says what it serves
+        # So that a server says what it serves.
+        parameters["weights_sha256"] = manifest.weights_sha256.get(model.name, "")
     if model.name == contract.SAM_IMAGE_ENCODER:
         parameters["embedding_dtype"] = manifest.embedding_dtype
     return parameters
