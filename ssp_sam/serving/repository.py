@@ -16,7 +16,7 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,13 +123,21 @@ def write_repository(
     if backend == contract.ONNXRUNTIME:
         packages += ["onnx", "onnxscript"]
     manifest = Manifest(
-        preset.name, dtype, calibration, source, {}, {name: version(name) for name in packages}, backend, tensorrt
+        preset.name, dtype, calibration, source, {}, {name: _version(name) for name in packages}, backend, tensorrt
     )
     write = _write_onnx if backend == contract.ONNXRUNTIME else _write_weights
     digests = {stage: write(Path(out), manifest, stage, stages[stage]) for stage in stages}
     manifest = replace(manifest, weights_sha256=digests)
     (Path(out) / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
     write_configurations(out)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        extra = "onnx" if package.startswith("onnx") else "server"
+        raise InvalidArgumentError(f"{package} is not installed; `pip install ssp-sam[{extra}]` brings it") from None
 
 
 def _write_onnx(out: Path, manifest: Manifest, stage: str, parameters: Mapping[str, Tensor]) -> str:

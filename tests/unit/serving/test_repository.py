@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import ModuleType
 
@@ -12,13 +13,15 @@ import pytest
 from ssp_sam.config import get_preset
 from ssp_sam.errors import InvalidArgumentError
 from ssp_sam.modeling.ssp_sam import STAGES
-from ssp_sam.serving import contract
+from ssp_sam.postprocess import Calibration
+from ssp_sam.serving import contract, repository
 from ssp_sam.serving.repository import (
     MANIFEST,
     Manifest,
     configuration_files,
     weights_path,
     write_configurations,
+    write_repository,
 )
 
 COMMITTED = Path(__file__).parents[3] / "model_repository"
@@ -93,6 +96,19 @@ def test_a_folder_without_a_manifest_and_another_format_are_refused(tmp_path: Pa
     (tmp_path / MANIFEST).write_text(json.dumps({"format_version": 99}))
     with pytest.raises(InvalidArgumentError, match="has format version 99; this release reads 1"):
         Manifest.read(tmp_path)
+
+
+def test_a_package_that_is_missing_is_named_with_what_brings_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(repository, "version", absent)
+    with pytest.raises(InvalidArgumentError, match=r"ssp-sam is not installed; `pip install ssp-sam\[server\]`"):
+        write_repository(
+            tmp_path, get_preset("tiny"), {}, dtype="auto", calibration=Calibration(), source={}, backend="onnxruntime"
+        )
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
