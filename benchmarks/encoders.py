@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from benchmarks.figures import Figure, at_least, ratio
 from benchmarks.timing import interleaved
 from ssp_sam.config import Preset, get_preset
 from ssp_sam.modeling.sam import SamImageEncoder
+from ssp_sam.networks import network_of
 from ssp_sam.runtime import keep_freed_memory, stage_runtime
 
 REPEATS = {"ViT-H": 2, "ViT-B": 5}
@@ -41,9 +43,7 @@ def random_encoder(preset: Preset) -> SamImageEncoder:
 def _measure(name: str, preset: Preset, repeats: int) -> Iterator[Figure]:
     plain = random_encoder(preset)
     runtime = stage_runtime("sam_image_encoder", preset, "cpu", "auto")
-    ours = SamImageEncoder(preset.sam)
-    ours.load_state_dict(plain.state_dict())
-    ours = runtime.place(ours)
+    network = network_of("sam_image_encoder", copy.deepcopy(plain), preset, runtime, torch.get_num_threads())
     side = preset.sam.image_side_px
     image = torch.randint(256, (1, 3, side, side), dtype=torch.uint8)
     size_hw = torch.tensor([[side, side]])
@@ -55,15 +55,15 @@ def _measure(name: str, preset: Preset, repeats: int) -> Iterator[Figure]:
             answers["plain"] = plain.vit(pixels)
 
     def run_ours() -> None:
-        with runtime():
-            answers["ours"] = ours(image, size_hw)
+        (embedding,) = network(image.numpy(), size_hw.numpy())
+        answers["ours"] = torch.from_numpy(embedding)
 
     # The float32 encoder needs no warm-up of its own: its first call is not slower than its last by what matters here.
     seconds = interleaved({"plain": run_plain, "ours": run_ours}, repeats=repeats, warmup=1 if repeats > 3 else 0)
     how = (
         f"1 image of {side} x {side}, random weights, {torch.get_num_threads()} threads, {repeats} pairs; "
-        f"ours in {runtime.dtype}"
+        f"ours in {runtime.name}"
     )
     yield ratio(f"{name}: segment_anything float32 / ours", seconds["plain"], seconds["ours"], how, at_least(3))
-    cosine = F.cosine_similarity(answers["plain"].flatten(), answers["ours"].float().flatten(), dim=0).item()
+    cosine = F.cosine_similarity(answers["plain"].flatten(), answers["ours"].flatten(), dim=0).item()
     yield Figure(f"{name}: cosine of the two embeddings", cosine, "", how, at_least(0.999))

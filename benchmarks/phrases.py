@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from benchmarks.figures import Figure, at_most, ratio
 from benchmarks.timing import interleaved
@@ -38,15 +37,15 @@ def phrases(count: int) -> Sequence[str]:
 def measure(repository: Path, image: Path) -> Iterator[Figure]:
     """Yield what many phrases cost beside one."""
     keep_freed_memory()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    predictor = Predictor.from_repository(repository)
+    threads = len(os.sched_getaffinity(0))
+    predictor = Predictor.from_repository(repository, threads=threads)
     features = predictor.encode_image(image)
     seconds = interleaved(
         {str(count): partial(predictor.segment, features, phrases(count)) for count in (1, MANY)},
         repeats=REPEATS,
         warmup=2,
     )
-    how = f"preset {predictor.preset.name}, image known, {torch.get_num_threads()} threads, {REPEATS} pairs after 2"
+    how = f"preset {predictor.preset.name}, image known, {threads} threads, {REPEATS} pairs after 2"
     yield ratio(f"{MANY} phrases in one call / 1 phrase", seconds[str(MANY)], seconds["1"], how, at_most(8))
     alone = [predictor.segment(features, [phrase])[0] for phrase in PHRASES]
     together = predictor.segment(features, PHRASES)

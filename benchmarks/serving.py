@@ -15,7 +15,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from tritonclient import grpc
 
@@ -38,8 +37,7 @@ Sweeps = dict[str, list[dict[str, Any]]]
 def measure(repository: Path, image: Path, folder: Path) -> Iterator[Figure]:
     """Yield cost and needs of a server, beside the same work in this process."""
     keep_freed_memory()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    predictor = Predictor.from_repository(repository)
+    predictor = Predictor.from_repository(repository, threads=len(os.sched_getaffinity(0)))
     start_s = time.perf_counter()
     with services.triton(repository, folder / "server.log") as server:
         ready_s = time.perf_counter() - start_s
@@ -136,12 +134,11 @@ def _large_request(server: TritonServer) -> Iterator[Figure]:
 
 def measure_encoding(repository: Path, image: Path, folder: Path) -> Iterator[Figure]:
     """Yield what serving costs where the image encoder is of full size."""
-    predictor = Predictor.from_repository(repository)
-    runtime = predictor.runtimes["sam_image_encoder"]
+    threads = max(1, len(os.sched_getaffinity(0)) // 2)  # what a process of the server takes
+    predictor = Predictor.from_repository(repository, threads=threads)
     inputs = prepare(read_image(image), predictor.preset)
     sam_image, geometry = inputs.sam_image[None], inputs.geometry.to_array()[None]
     with services.triton(repository, folder / "server_full_size.log") as server:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2))  # what a process of the server takes
         client = grpc.InferenceServerClient(server.grpc_url)
         sent = [
             grpc.InferInput(contract.sam_image(predictor.preset).name, sam_image.shape, "UINT8"),
@@ -150,13 +147,12 @@ def measure_encoding(repository: Path, image: Path, folder: Path) -> Iterator[Fi
         sent[0].set_data_from_numpy(sam_image)
         sent[1].set_data_from_numpy(geometry)
 
-        def in_process() -> None:
-            with runtime():
-                predictor.model.sam_image_encoder(torch.from_numpy(sam_image), torch.from_numpy(geometry)[:, 1])
-
-        seconds = interleaved(
-            {"in process": in_process, "served": lambda: client.infer(contract.SAM_IMAGE_ENCODER, sent)}, repeats=5
-        )
+        encode = predictor.networks[contract.SAM_IMAGE_ENCODER]
+        calls = {
+            "in process": partial(encode, sam_image, geometry[:, 1]),
+            "served": partial(client.infer, contract.SAM_IMAGE_ENCODER, sent),
+        }
+        seconds = interleaved(calls, repeats=5)
         client.close()
     how = f"preset {predictor.preset.name}, stage sam_image_encoder, one thread each, 5 pairs after 1"
     yield ratio(

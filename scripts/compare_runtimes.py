@@ -3,14 +3,15 @@
     python scripts/compare_runtimes.py --repository model_repository
 
 For every stage and runtime it measures the time of a call, the cosine of what the stage answers to what it answers in
-PyTorch's float32, and the IoU of the final masks to those of float32 in every stage. Data: synthetic test scenes (`make
-font`). Exit code 0 if the runtime that the preset chooses keeps the bounds in every stage, 1 if not, 2 for wrong usage.
+PyTorch's float32, and the IoU of the final masks to those of float32 in every stage; last, all chosen runtimes
+together. Data: synthetic test scenes (`make font`). Exit code 0 if the runtime that the preset chooses keeps the bounds
+in every stage, 1 if not, 2 for wrong usage.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
+import importlib.util
 import json
 import os
 import sys
@@ -18,27 +19,31 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 
 from ssp_sam.checkpoint import load_stage_module
 from ssp_sam.config import Preset, get_preset
 from ssp_sam.data import SceneGenerator
-from ssp_sam.errors import InvalidArgumentError
-from ssp_sam.modeling.ssp_sam import STAGES
-from ssp_sam.onnx_export import OnnxGraph, onnx_graph
+from ssp_sam.errors import InvalidArgumentError, SegmentationError
+from ssp_sam.networks import load_network
+from ssp_sam.onnx_export import onnx_graph
 from ssp_sam.postprocess import full_size_mask
 from ssp_sam.preprocess import Geometry, prepare
-from ssp_sam.runtime import Runtime, keep_freed_memory, stage_runtime
+from ssp_sam.runtime import OPENVINO, TORCH, Runtime, keep_freed_memory, stage_runtime
 from ssp_sam.serving import contract
+from ssp_sam.serving.contract import NETWORK_STAGES
+from ssp_sam.serving.network_stages import network_stage
 from ssp_sam.serving.repository import Manifest, weights_path
+from ssp_sam.serving.stages import Stage
 from ssp_sam.tokenizer import tokenize
+from ssp_sam.training.config import ConfigError, load_config
 
 Arrays = dict[str, npt.NDArray[Any]]
 Call = Callable[[Arrays], Arrays]
@@ -63,7 +68,12 @@ def main() -> int:
     """Return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="default: %(default)s")
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), help="default: all")
+    parser.add_argument(
+        "--stages", nargs="+", choices=NETWORK_STAGES, default=list(NETWORK_STAGES), help="default: all"
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="TOML", help="of a training, to draw scenes of its nouns (default: all nouns)"
+    )
     parser.add_argument("--scenes", type=int, default=24, help="test scenes (default: %(default)s)")
     parser.add_argument("--phrases", type=int, default=4, help="phrases of a scene (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=15, help="timed calls of each runtime (default: %(default)s)")
@@ -74,7 +84,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         lines = compare(options)
-    except InvalidArgumentError as error:
+    except (InvalidArgumentError, ConfigError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if options.out:
@@ -102,148 +112,139 @@ def report(lines: Sequence[Line], cosine_min: float, iou_min: float) -> int:
 
 
 def compare(options: argparse.Namespace) -> list[Line]:
-    """Measure all that the options ask for."""
+    """Measure all that the options ask for, and last what becomes of the masks in all chosen runtimes together."""
     keep_freed_memory()
-    torch.set_num_threads(options.threads)
     manifest = Manifest.read(options.repository)
     preset = get_preset(manifest.preset)
-    graphs = {
-        stage: onnx_graph(
-            stage, load_stage_module(stage, preset, weights_path(options.repository, stage)), preset, "FP32"
-        )
-        for stage in STAGES
-    }
-    scenes = [*scene_inputs(preset, options.scenes, options.phrases)]
-    references = [run_all(graphs, {}, dict(scene)) for scene in scenes]
+    scenes = [*scene_rows(preset, options.scenes, options.phrases, options.config)]
+    calls = {stage: runtimes_of(stage, options.repository, preset, options.threads) for stage in NETWORK_STAGES}
+    chosen = {stage: stage_runtime(stage, preset, "cpu", manifest.dtype).name for stage in NETWORK_STAGES}
+    plain = {stage: calls[stage][REFERENCE] for stage in NETWORK_STAGES}
+    references = [run_all(plain, scene) for scene in scenes]
+    logits = contract.mask_logits(preset).name
     lines: list[Line] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for stage in options.stages:
-            calls = runtimes_of(graphs[stage], Path(folder), preset, options.threads)
-            seconds = timed(calls, references[0], options.repeats)
-            choice = stage_runtime(stage, preset, "cpu", manifest.dtype).dtype
-            chosen = f"torch {'bf16' if choice == torch.bfloat16 else 'fp16' if choice == torch.float16 else 'fp32'}"
-            for name, call in calls.items():
-                answers = [run_all(graphs, {stage: call}, dict(scene)) for scene in scenes]
-                pairs = [*zip(references, answers, strict=True)]
-                outputs = [tensor.name for tensor in graphs[stage].model.outputs]
-                ious = np.concatenate([mask_ious(*pair, preset) for pair in pairs])
-                lines.append(
-                    Line(
-                        stage,
-                        name,
-                        1000 * median(seconds[name]),
-                        median(a / b for a, b in zip(seconds[REFERENCE], seconds[name], strict=True)),
-                        min(cosine(a[output], b[output]) for a, b in pairs for output in outputs),
-                        float(ious.mean()),
-                        float(ious.min()),
-                        name == chosen,
-                    )
+    for stage in options.stages:
+        outputs = output_names(stage, preset)
+        seconds = timed(calls[stage], references[0], options.repeats)
+        for name, call in calls[stage].items():
+            answers = [run_all(plain | {stage: call}, scene) for scene in scenes]
+            pairs = [*zip(references, answers, strict=True)]
+            lines.append(
+                Line(
+                    stage,
+                    name,
+                    1000 * median(seconds[name]),
+                    median(a / b for a, b in zip(seconds[REFERENCE], seconds[name], strict=True)),
+                    min(cosine(a[output], b[output]) for a, b in pairs for output in outputs),
+                    *mean_and_least([mask_ious(*pair, preset) for pair in pairs]),
+                    name == chosen[stage],
                 )
+            )
+    together = {stage: calls[stage][name] for stage, name in chosen.items()}
+    seconds = timed(
+        {"plain": partial(run_all, plain), "chosen": partial(run_all, together)}, scenes[0], options.repeats
+    )
+    pairs = [(reference, run_all(together, scene)) for reference, scene in zip(references, scenes, strict=True)]
+    lines.append(
+        Line(
+            "all of them",
+            "as chosen",
+            1000 * median(seconds["chosen"]),
+            median(a / b for a, b in zip(seconds["plain"], seconds["chosen"], strict=True)),
+            min(cosine(a[logits], b[logits]) for a, b in pairs),
+            *mean_and_least([mask_ious(*pair, preset) for pair in pairs]),
+            True,
+        )
+    )
     return lines
 
 
-def scene_inputs(preset: Preset, count: int, phrases: int) -> Iterator[Arrays]:
-    """Yield what the networks start from, one image each: tensors of the contract."""
-    generator = SceneGenerator(split="test", expressions_per_scene=phrases)
+def mean_and_least(ious: Sequence[npt.NDArray[np.float64]]) -> tuple[float, float]:
+    """Return both of the IoUs of several images."""
+    values = np.concatenate(ious)
+    return float(values.mean()), float(values.min())
+
+
+def scene_rows(preset: Preset, count: int, phrases: int, config: Path | None) -> Iterator[Arrays]:
+    """Yield what the stages start from, a row an image: tensors of the contract."""
+    vocabulary = load_config(config).data.vocabulary if config else ()
+    generator = SceneGenerator(split="test", expressions_per_scene=phrases, vocabulary=vocabulary)
     for number in range(count):
         scene = generator.scene(number)
         inputs = prepare(Image.fromarray(scene.image), preset)
         yield {
-            contract.sam_image(preset).name: inputs.sam_image[None],
-            contract.clip_image(preset).name: inputs.clip_image[None],
-            contract.GEOMETRY.name: inputs.geometry.to_array()[None],
-            contract.TOKEN_IDS.name: tokenize([each.phrase for each in scene.expressions])[None],
+            contract.sam_image(preset).name: inputs.sam_image,
+            contract.clip_image(preset).name: inputs.clip_image,
+            contract.GEOMETRY.name: inputs.geometry.to_array(),
+            contract.EXPRESSIONS.name: np.array([each.phrase.encode() for each in scene.expressions], dtype=np.object_),
         }
 
 
-def torch_call(graph: OnnxGraph, runtime: Runtime) -> Call:
-    """Return the stage in PyTorch."""
-    module = runtime.place(copy.deepcopy(graph.module))
-
-    def call(tensors: Arrays) -> Arrays:
-        with runtime():
-            answers = module(*(torch.from_numpy(tensors[tensor.name]) for tensor in graph.model.inputs))
-        names = (tensor.name for tensor in graph.model.outputs)
-        return {name: answer.float().numpy() for name, answer in zip(names, answers, strict=True)}
-
-    return call
-
-
-def onnxruntime_call(graph: OnnxGraph, file: Path, threads: int) -> Call:
-    """Return the stage in ONNX Runtime."""
-    import onnxruntime
-
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
-    names = [tensor.name for tensor in graph.model.outputs]
-
-    def call(tensors: Arrays) -> Arrays:
-        answers = session.run(names, {tensor.name: tensors[tensor.name] for tensor in graph.model.inputs})
-        return dict(zip(names, answers, strict=True))
-
-    return call
-
-
-def openvino_call(graph: OnnxGraph, file: Path, threads: int, precision: str) -> Call:
-    """Return the stage in OpenVINO; precision: f32 or bf16."""
-    import openvino
-
-    settings = {
-        "INFERENCE_PRECISION_HINT": precision,
-        "INFERENCE_NUM_THREADS": threads,
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": 1,
-    }
-    compiled = openvino.Core().compile_model(str(file), "CPU", settings)
-
-    def call(tensors: Arrays) -> Arrays:
-        answers = compiled({tensor.name: tensors[tensor.name] for tensor in graph.model.inputs})
-        return {tensor.name: np.array(answers[tensor.name]) for tensor in graph.model.outputs}
-
-    return call
-
-
-def runtimes_of(graph: OnnxGraph, folder: Path, preset: Preset, threads: int) -> dict[str, Call]:
+def runtimes_of(stage: str, repository: Path, preset: Preset, threads: int) -> dict[str, Call]:
     """Return the stage in every runtime that is installed here."""
-    cpu = torch.device("cpu")
-    calls = {
-        REFERENCE: torch_call(graph, Runtime(cpu, torch.float32)),
-        "torch bf16": torch_call(graph, Runtime(cpu, torch.bfloat16)),
-    }
-    file = folder / f"{graph.model.name}.onnx"
-    others: Mapping[str, Callable[[], Call]] = {
-        "onnxruntime": lambda: onnxruntime_call(graph, file, threads),
-        "openvino fp32": lambda: openvino_call(graph, file, threads, "f32"),
-        "openvino bf16": lambda: openvino_call(graph, file, threads, "bf16"),
-    }
+    weights = weights_path(repository, stage)
+    calls = {}
+    for runtime in (Runtime(engine, precision) for engine in (TORCH, OPENVINO) for precision in ("fp32", "bf16")):
+        if importlib.util.find_spec(runtime.engine) is None:
+            print(f"left out: {runtime.name}, as {runtime.engine} is not installed", file=sys.stderr)
+            continue
+        network = load_network(stage, preset, weights, runtime, threads)
+        calls[runtime.name] = stage_call(network_stage(stage, network, preset, "FP32"))
     try:
-        graph.export(file, preset)
-        for name, make in others.items():
-            calls[name] = make()
+        calls["onnxruntime fp32"] = onnxruntime_call(stage, preset, weights, threads)
     except ModuleNotFoundError as error:
-        print(f"left out: {error}; `pip install .[onnx,bench]` brings it", file=sys.stderr)
+        print(f"left out: {error}; `pip install .[onnx]` brings it", file=sys.stderr)
     return calls
 
 
-def run_all(graphs: Mapping[str, OnnxGraph], instead: Mapping[str, Call], tensors: Arrays) -> Arrays:
-    """Return all tensors of one image: every stage in PyTorch's float32, but those that `instead` has."""
-    for stage, graph in graphs.items():
-        call = instead.get(stage) or torch_float32(graph)
+def stage_call(stage: Stage) -> Call:
+    """Return a stage as a function of one row."""
+
+    def call(row: Arrays) -> Arrays:
+        (answer,) = stage.run([row])
+        if isinstance(answer, SegmentationError):
+            raise answer
+        return answer
+
+    return call
+
+
+def onnxruntime_call(stage: str, preset: Preset, weights: Path, threads: int) -> Call:
+    """Return a stage as the ONNX file that `build_repository.py --backend onnxruntime` writes."""
+    import onnxruntime
+
+    graph = onnx_graph(stage, load_stage_module(stage, preset, weights), preset, "FP32")
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"{stage}.onnx"
+        graph.export(file, preset)
+        session = onnxruntime.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
+    names = [tensor.name for tensor in graph.model.outputs]
+
+    def call(row: Arrays) -> Arrays:
+        given = row
+        if stage == contract.TEXT_ENCODER:  # there the tokenizer is a model of its own
+            phrases = [phrase.decode() for phrase in row[contract.EXPRESSIONS.name]]
+            given = row | {contract.TOKEN_IDS.name: tokenize(phrases)}
+        answers = session.run(names, {tensor.name: given[tensor.name][None] for tensor in graph.model.inputs})
+        return given | {name: answer[0] for name, answer in zip(names, answers, strict=True)}
+
+    return call
+
+
+def run_all(calls: Mapping[str, Call], row: Arrays) -> Arrays:
+    """Return all tensors of one image, every stage computed by its call."""
+    tensors = dict(row)
+    for call in calls.values():
         tensors |= call(tensors)
     return tensors
 
 
-def torch_float32(graph: OnnxGraph) -> Call:
-    """Return the stage as it is."""
-
-    def call(tensors: Arrays) -> Arrays:
-        with torch.inference_mode():
-            answers = graph.module(*(torch.from_numpy(tensors[tensor.name]) for tensor in graph.model.inputs))
-        names = (tensor.name for tensor in graph.model.outputs)
-        return {name: answer.numpy() for name, answer in zip(names, answers, strict=True)}
-
-    return call
+def output_names(stage: str, preset: Preset) -> list[str]:
+    """Return the outputs of a stage's network."""
+    (model,) = (model for model in contract.stage_models(preset, "FP32") if model.name == stage)
+    return [tensor.name for tensor in model.outputs if tensor.dtype == "FP32"]
 
 
 def timed(calls: Mapping[str, Call], tensors: Arrays, repeats: int) -> dict[str, list[float]]:
@@ -266,10 +267,10 @@ def cosine(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
 
 def mask_ious(a: Arrays, b: Arrays, preset: Preset) -> npt.NDArray[np.float64]:
     """Return the IoU of the two masks of each phrase, at the image's own size; 1 where both are empty."""
-    geometry = Geometry.from_array(a[contract.GEOMETRY.name][0])
+    geometry = Geometry.from_array(a[contract.GEOMETRY.name])
     name, side = contract.mask_logits(preset).name, preset.sam.image_side_px
     ious = []
-    for logits in zip(a[name][0], b[name][0], strict=True):
+    for logits in zip(a[name], b[name], strict=True):
         one, other = (full_size_mask(each, geometry, side, 0.0) for each in logits)
         union = np.count_nonzero(one | other)
         ious.append(np.count_nonzero(one & other) / union if union else 1.0)

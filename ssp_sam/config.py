@@ -20,7 +20,7 @@ R     side of CLIP's square input in pixels
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ssp_sam.errors import InvalidArgumentError
@@ -99,8 +99,9 @@ class Preset:
     """One variant of the model.
 
     `phrases_per_chunk` bounds memory: stages work on at most that many phrases at once.
-    `cpu_dtypes`: the precision ("fp32", "bf16", "fp16") in which a stage multiplies matrices on a CPU that can, where
-    that is not float32: the fastest that `scripts/compare_runtimes.py` lets pass.
+    `cpu_runtimes`: for a stage that need not compute as "torch fp32" on a CPU, what it may compute as, the fastest
+    first: an engine ("torch", "openvino") and the precision of matrix products ("fp32", "bf16", "fp16"). Here stands
+    what `scripts/compare_runtimes.py` lets pass.
     """
 
     name: str
@@ -108,7 +109,9 @@ class Preset:
     sam: SamConfig
     ssp: SspConfig = field(default_factory=SspConfig)
     phrases_per_chunk: int = 8
-    cpu_dtypes: Mapping[str, str] = field(default_factory=lambda: {"sam_image_encoder": "bf16"})
+    cpu_runtimes: Mapping[str, Sequence[str]] = field(
+        default_factory=lambda: {"sam_image_encoder": ("openvino bf16", "torch bf16")}
+    )
 
 
 def _sam_vit_h() -> SamConfig:
@@ -168,6 +171,13 @@ PRESETS: dict[str, Preset] = {
             ),
             ssp=SspConfig(width=256, attention_heads=4, prompt_tokens=16, layers=3, heads=4, ffn=512),
             phrases_per_chunk=16,
+            cpu_runtimes={
+                "sam_image_encoder": ("openvino bf16", "torch bf16"),
+                "clip_image_encoder": ("openvino bf16", "torch bf16"),
+                "text_encoder": ("openvino bf16", "torch bf16"),
+                "ssp_prompt_generator": ("openvino bf16",),
+                "mask_decoder": ("openvino bf16",),
+            },
         ),
         # The published variants.
         Preset(

@@ -1,29 +1,24 @@
-"""Where and in which precision a stage of the model computes."""
+"""Where, by what and in which precision a stage of the model computes."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
-
-import torch
-from torch import nn
+from pathlib import Path
 
 from ssp_sam.config import Preset
 from ssp_sam.errors import InvalidArgumentError
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-DTYPES = ("auto", *_DTYPES)
+PRECISIONS = ("fp32", "bf16", "fp16")
+DTYPES = ("auto", *PRECISIONS)
+TORCH, OPENVINO = "torch", "openvino"
 # Any of these, and the CPU has instructions for products of such numbers.
-_CPU_FLAGS = {"bf16": ("avx512_bf16", "amx_bf16"), "fp16": ("avx512_fp16", "amx_fp16")}
-# Layers whose weights autocast would convert at every call.
-_PRODUCTS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
-
-Module = TypeVar("Module", bound=nn.Module)
+_CPU_FLAGS = {"bf16": {"avx512_bf16", "amx_bf16"}, "fp16": {"avx512_fp16", "amx_fp16"}}
 
 _MEBIBYTE = 1 << 20
 _GLIBC_PARAMETERS = {
@@ -35,64 +30,78 @@ _GLIBC_PARAMETERS = {
 
 @dataclass(frozen=True)
 class Runtime:
-    """A device and the precision of the matrix products that are computed there."""
+    """What computes a stage, and how.
 
-    device: torch.device
-    dtype: torch.dtype
+    engine: TORCH, or OPENVINO on a CPU; precision: of matrix products, one of PRECISIONS; device: as torch names it.
+    """
+
+    engine: str
+    precision: str
+    device: str = "cpu"
 
     @classmethod
-    def choose(cls, device: str, dtype: str, *, cpu_dtype: str = "fp32") -> Runtime:
-        """Return the runtime for a device name and one of DTYPES.
+    def choose(cls, device: str, dtype: str, *, on_cpu: Sequence[str] = ()) -> Runtime:
+        """Return the runtime for a device and one of DTYPES.
 
         "auto" is float16 on a GPU: inference needs no more range than it has, and bfloat16's 8 bits move the edges of
-        masks more than its 11. On a CPU "auto" is `cpu_dtype`, or float32 where the CPU cannot multiply it natively.
+        masks more than its 11. On a CPU "auto" is the first of `on_cpu` ("openvino bf16": engine and precision) whose
+        engine is installed and whose precision the CPU multiplies natively, or else float32 in PyTorch.
         """
         if dtype not in DTYPES:
             raise InvalidArgumentError(f"unknown dtype {dtype!r}; allowed: {', '.join(DTYPES)}")
-        place = torch.device(device)
-        if dtype == "auto":
-            dtype = "fp16" if place.type == "cuda" else cpu_dtype if _is_native_on_cpu(cpu_dtype) else "fp32"
-        return cls(place, _DTYPES[dtype])
+        if dtype != "auto":
+            return cls(TORCH, dtype, device)
+        if device.startswith("cuda"):
+            return cls(TORCH, "fp16", device)
+        for engine, precision in (runtime.split() for runtime in on_cpu):
+            if _is_native_on_cpu(precision) and importlib.util.find_spec(engine):
+                return cls(engine, precision, device)
+        return cls(TORCH, "fp32", device)
 
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[None]:
-        """Compute without gradients, matrix products in this precision."""
-        with (
-            torch.inference_mode(),
-            torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32),
-        ):
-            yield
-
-    def place(self, module: Module) -> Module:
-        """Return a network for inference on the device.
-
-        The weights of matrix products are kept in the precision in which they are used: no call has to convert them,
-        and they take half the memory. All other parameters stay in float32.
-        """
-        module = module.eval().requires_grad_(False).to(self.device)
-        for layer in module.modules():
-            if isinstance(layer, _PRODUCTS):
-                layer.to(self.dtype)
-        return module
+    @property
+    def name(self) -> str:
+        """As presets name it: engine and precision."""
+        return f"{self.engine} {self.precision}"
 
 
 def stage_runtime(stage: str, preset: Preset, device: str, dtype: str) -> Runtime:
     """Return the runtime in which a stage of a preset computes; dtype: that of the whole repository, one of DTYPES."""
-    # The SSP encoder stays in float32: it divides by small norms over tokens, and costs little.
-    dtype = "fp32" if stage == "ssp_prompt_generator" else dtype
-    return Runtime.choose(device, dtype, cpu_dtype=preset.cpu_dtypes.get(stage, "fp32"))
+    if stage == "ssp_prompt_generator" and (dtype != "auto" or device != "cpu"):
+        dtype = "fp32"  # PyTorch's 16 bits would compare patches and phrases in too few of them
+    return Runtime.choose(device, dtype, on_cpu=preset.cpu_runtimes.get(stage, ()))
 
 
-def _is_native_on_cpu(dtype: str) -> bool:
+def _is_native_on_cpu(precision: str) -> bool:
     """Say whether this CPU multiplies matrices of a type faster than float32 ones."""
-    if dtype == "fp32":
-        return True
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return any(capabilities.get(flag, False) for flag in _CPU_FLAGS[dtype])
+    return precision == "fp32" or not _CPU_FLAGS[precision].isdisjoint(_cpu_flags())
+
+
+def _cpu_flags() -> frozenset[str]:
+    """Return what instructions Linux says that this CPU has; none where it says nothing."""
+    with contextlib.suppress(FileNotFoundError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("flags"):
+                return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def cpu_threads(threads: str = "all") -> int:
+    """Return how many threads a network computes with.
+
+    threads: a number; "all": one for each core that this process may run on, unless OMP_NUM_THREADS says otherwise; or
+    "auto", which is half of that. The stages of a server compute side by side, each in a process of its own: with a
+    thread for every core in each of them they would wait for one another inside every operation.
+    """
+    if threads not in ("all", "auto"):
+        return int(threads)
+    allowed = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    return allowed if threads == "all" else max(1, allowed // 2)
 
 
 def default_device() -> str:
     """Return "cuda" where there is a GPU, else "cpu"."""
+    import torch
+
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -108,12 +117,3 @@ def keep_freed_memory() -> None:
     for parameter, value_bytes in _GLIBC_PARAMETERS.items():
         if library.mallopt(parameter, value_bytes) != 1:
             raise OSError(f"mallopt({parameter}, {value_bytes}) failed")
-
-
-def set_cpu_threads(threads: str) -> None:
-    """Let torch use this many threads; "auto" is half of the cores that this process may run on.
-
-    The stages of a server compute side by side, each in a process of its own. With a thread for every core in each of
-    them they would wait for one another inside every operation.
-    """
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2) if threads == "auto" else int(threads))

@@ -103,7 +103,7 @@ def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Random masks are noise of any size: none of them counts as "no target" by its score.
     calibration = Calibration(score_knots=((-10.0, 0.1), (10.0, 0.9)))
     path = tmp_path_factory.mktemp("tiny") / "model_repository"
-    write_repository(path, preset, stages, dtype="auto", calibration=calibration, source={"random_seed": "0"})
+    write_repository(path, preset, stages, dtype="fp32", calibration=calibration, source={"random_seed": "0"})
     return path
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import litserve
 import numpy as np
-import torch
 
 from ssp_sam.postprocess import interpret
 from ssp_sam.predictor import Predictor
@@ -30,8 +29,7 @@ class SegmentApi(litserve.LitAPI):  # type: ignore[misc]
     def setup(self, device: str) -> None:
         """Load the weights."""
         keep_freed_memory()
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
-        self.predictor = Predictor.from_repository(self.repository)
+        self.predictor = Predictor.from_repository(self.repository, threads=len(os.sched_getaffinity(0)))
 
     def decode_request(self, request: dict[str, Any]) -> tuple[bytes, list[str]]:
         """Return image file and phrases."""
@@ -43,31 +41,26 @@ class SegmentApi(litserve.LitAPI):  # type: ignore[misc]
 
     def predict(self, inputs: list[tuple[bytes, list[str]]]) -> list[list[dict[str, Any]]]:
         """Answer a batch."""
-        model, runtimes, preset = self.predictor.model, self.predictor.runtimes, self.predictor.preset
+        networks, preset = self.predictor.networks, self.predictor.preset
         prepared = [prepare(decode_image(image), preset) for image, _ in inputs]
-        geometry = torch.from_numpy(np.stack([each.geometry.to_array() for each in prepared]))
-        with runtimes["sam_image_encoder"]():
-            sam_images = torch.from_numpy(np.stack([each.sam_image for each in prepared]))
-            embeddings = model.sam_image_encoder(sam_images, geometry[:, 1]).float()
-        with runtimes["clip_image_encoder"]():
-            clip_images = torch.from_numpy(np.stack([each.clip_image for each in prepared]))
-            clip_tokens = model.clip_image_encoder(clip_images, geometry[:, 2], geometry[:, 3]).float()
-        counts = torch.tensor([len(phrases) for _, phrases in inputs])
-        index = torch.repeat_interleave(torch.arange(len(inputs)), counts)
-        token_ids = torch.from_numpy(tokenize([phrase for _, phrases in inputs for phrase in phrases]))
-        with runtimes["text_encoder"]():
-            text, words = model.text_encoder(token_ids)
-        with runtimes["ssp_prompt_generator"]():
-            prompts = model.ssp_prompt_generator(clip_tokens, token_ids, text.float(), words.float(), index)
-        with runtimes["mask_decoder"]():
-            logits, iou = model.mask_decoder(embeddings, prompts.prompt_tokens, index)
+        geometry = np.stack([each.geometry.to_array() for each in prepared])
+        sam_images = np.stack([each.sam_image for each in prepared])
+        (embeddings,) = networks["sam_image_encoder"](sam_images, geometry[:, 1])
+        clip_images = np.stack([each.clip_image for each in prepared])
+        (clip_tokens,) = networks["clip_image_encoder"](clip_images, geometry[:, 2], geometry[:, 3])
+        counts = [len(phrases) for _, phrases in inputs]
+        index = np.repeat(np.arange(len(inputs)), counts)
+        token_ids = tokenize([phrase for _, phrases in inputs for phrase in phrases])
+        of_text = networks["text_encoder"](token_ids)
+        prompt_tokens, boxes, *_ = networks["ssp_prompt_generator"](clip_tokens, token_ids, *of_text, index)
+        logits, iou = networks["mask_decoder"](embeddings, prompt_tokens, index)
         answers, end = [], 0
-        for each, count in zip(prepared, counts.tolist(), strict=True):
+        for each, count in zip(prepared, counts, strict=True):
             own, end = slice(end, end + count), end + count
             found = interpret(
-                logits[own].float().numpy(),
-                prompts.box_cxcywh_norm[own].float().numpy(),
-                iou[own].float().numpy(),
+                logits[own],
+                boxes[own],
+                iou[own],
                 each.geometry,
                 sam_side_px=preset.sam.image_side_px,
                 clip_side_px=preset.clip.image_side_px,

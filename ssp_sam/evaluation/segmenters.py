@@ -45,7 +45,7 @@ class Segmenter(Protocol):
 class LocalSegmenter:
     """A model in this process."""
 
-    concurrency = 1  # torch uses the cores for one image already
+    concurrency = 1  # it uses all cores for one image already
 
     def __init__(self, predictor: Predictor, identity: Mapping[str, Any]) -> None:
         self._predictor = predictor
@@ -54,12 +54,17 @@ class LocalSegmenter:
     @classmethod
     def from_repository(cls, path: str | Path) -> LocalSegmenter:
         """Load the weights of a served model repository; raises InvalidArgumentError if it is none."""
+        from ssp_sam.config import get_preset
         from ssp_sam.predictor import Predictor
+        from ssp_sam.runtime import default_device, stage_runtime
+        from ssp_sam.serving.contract import NETWORK_STAGES
         from ssp_sam.serving.repository import Manifest
 
-        predictor = Predictor.from_repository(path)
-        manifest = asdict(Manifest.read(path))
-        return cls(predictor, {"manifest": manifest, "device": str(predictor.device)})
+        manifest, device = Manifest.read(path), default_device()
+        preset = get_preset(manifest.preset)
+        runtimes = {stage: stage_runtime(stage, preset, device, manifest.dtype).name for stage in NETWORK_STAGES}
+        predictor = Predictor.from_repository(path, device=device)
+        return cls(predictor, {"manifest": asdict(manifest), "device": device, "runtimes": runtimes})
 
     def about(self, image: ImageInput) -> Ask:
         """Compute the image's features and return what answers phrases about it."""

@@ -89,7 +89,7 @@ class ClipImageEncoder(nn.Module):
         position: (1+n, width), the positional embeddings of the class token and of these patches.
         """
         patches = self.conv1(pixels).flatten(2).transpose(1, 2)  # (B, n, width)
-        class_token = self.class_embedding.expand(len(patches), 1, -1)
+        class_token = self.class_embedding.expand(patches.shape[0], 1, -1)  # `len` would be a constant to a tracer
         ordinary = self.ln_pre(torch.cat([class_token, patches], dim=1) + position)
         second: Tensor | None = None
         for index, block in enumerate(self.blocks):

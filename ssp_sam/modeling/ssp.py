@@ -176,16 +176,29 @@ class SspPromptGenerator(nn.Module):
         clip_tokens: (B, 1+N, C); token_ids: int (P, L), 0 is padding; text_embedding: (P, C); word_embeddings: (P, L,
         T); image_index: int (P,), the image of each phrase.
         """
-        # Over the token axis, not over channels: a slip of the release that its weights depend on.
-        patches = F.normalize(clip_tokens.float(), dim=1)[:, 1:]  # (B, N, C)
-        phrase = F.normalize(text_embedding.float(), dim=-1)
-        similarity = torch.einsum("pnc,pc->pn", patches[image_index], phrase)
-        low, high = similarity.aminmax(dim=1, keepdim=True)
-        similarity_map = (similarity - low) / (high - low)
+        patches, similarity, similarity_map = compare(clip_tokens, text_embedding, image_index)
+        return Prompts(*self.write(patches, similarity_map, image_index, token_ids, word_embeddings), similarity)
 
+    def write(
+        self, patches: Tensor, similarity_map: Tensor, image_index: Tensor, token_ids: Tensor, word_embeddings: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return prompt_tokens, box_cxcywh_norm, phrase_attention and spatial_attention of what `compare` answers."""
         is_padding = token_ids == 0
         words, phrase_attention, phrase_vector = self.linguistic(word_embeddings, is_padding)
         fused, spatial_attention = self.visual(patches, similarity_map, image_index, words, is_padding)
         fused = self.fuse(fused.tanh() * phrase_vector.tanh()[:, None])
         prompt_tokens, box = self.generator(fused)
-        return Prompts(prompt_tokens, box, phrase_attention, spatial_attention, similarity)
+        return prompt_tokens, box, phrase_attention, spatial_attention
+
+
+def compare(clip_tokens: Tensor, text_embedding: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return patches (B, N, C), their cosine with each phrase (P, N), and the same stretched to 0..1.
+
+    For float32: a phrase's cosines lie close to one another, and what remains of 16 bits after stretching moves masks.
+    """
+    # Over the token axis, not over channels: a slip of the release that its weights depend on.
+    patches = F.normalize(clip_tokens.float(), dim=1)[:, 1:]
+    phrase = F.normalize(text_embedding.float(), dim=-1)
+    similarity = torch.einsum("pnc,pc->pn", patches[image_index], phrase)
+    low, high = similarity.aminmax(dim=1, keepdim=True)
+    return patches, similarity, (similarity - low) / (high - low)

@@ -36,6 +36,8 @@ STAGE_NAMES = (
     MASK_DECODER,
     POSTPROCESS,
 )
+# Those with a network; the others are pre- and postprocessing.
+NETWORK_STAGES = STAGE_NAMES[1:-1]
 # What the text encoder is made of where its network is not Python's.
 TOKENIZER = "tokenizer"
 TEXT_TOWER = "text_tower"
@@ -87,7 +89,7 @@ class Tensor:
 class Model:
     """A model of the repository.
 
-    uses_device: it computes with torch and runs on the GPU where there is one.
+    uses_device: it computes a network, and does so on the GPU where there is one.
     instances: processes on a machine without GPU (or for a CPU-only model).
     max_batch_size: rows that Triton may put into one batch.
     backend: PYTHON, ONNXRUNTIME, or ENSEMBLE for one that joins others.

@@ -208,6 +208,6 @@ def load_stage(name: str, parameters: Mapping[str, str], weights: Path, device: 
         return Tokenizer()
     if name == contract.POSTPROCESS:
         return Postprocess(preset, Calibration.from_json(json.loads(parameters["calibration"])))
-    from ssp_sam.serving.torch_stages import load_torch_stage
+    from ssp_sam.serving.network_stages import load_network_stage
 
-    return load_torch_stage(name, preset, parameters, weights, device)
+    return load_network_stage(name, preset, parameters, weights, device)

@@ -1,40 +1,52 @@
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from ssp_sam import runtime
 from ssp_sam.config import get_preset
 from ssp_sam.errors import InvalidArgumentError
-from ssp_sam.runtime import Runtime, set_cpu_threads, stage_runtime
+from ssp_sam.networks.torch_network import TorchNetwork, place
+from ssp_sam.runtime import Runtime, cpu_threads, stage_runtime
 
-CPU_WITHOUT: dict[str, bool] = {"avx2": True}
-CPU_WITH_BF16 = {"avx2": True, "avx512_bf16": True}
+TINY = get_preset("tiny")
+WITHOUT_BF16, WITH_BF16 = frozenset({"avx2"}), frozenset({"avx2", "avx512_bf16"})
 
 
 def test_a_cpu_computes_in_float32_unless_told_otherwise() -> None:
-    assert Runtime.choose("cpu", "auto").dtype == torch.float32
-    assert Runtime.choose("cpu", "bf16").dtype == torch.bfloat16
+    assert Runtime.choose("cpu", "auto").name == "torch fp32"
+    assert Runtime.choose("cpu", "bf16").name == "torch bf16"
 
 
-@pytest.mark.parametrize(("capabilities", "dtype"), [(CPU_WITH_BF16, torch.bfloat16), (CPU_WITHOUT, torch.float32)])
-def test_a_cpu_computes_in_the_type_of_its_stage_only_where_it_has_instructions_for_it(
-    capabilities: dict[str, bool], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("flags", "name"), [(WITH_BF16, "openvino bf16"), (WITHOUT_BF16, "torch fp32")])
+def test_a_stage_computes_in_16_bits_only_where_the_cpu_has_instructions_for_it(
+    flags: frozenset[str], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    tiny = get_preset("tiny")
-    assert stage_runtime("sam_image_encoder", tiny, "cpu", "auto").dtype == dtype
-    assert stage_runtime("sam_image_encoder", tiny, "cpu", "fp32").dtype == torch.float32
-    assert stage_runtime("mask_decoder", tiny, "cpu", "auto").dtype == torch.float32
+    monkeypatch.setattr(runtime, "_cpu_flags", lambda: flags)
+    assert stage_runtime("sam_image_encoder", TINY, "cpu", "auto").name == name
+    assert stage_runtime("sam_image_encoder", TINY, "cpu", "fp32").name == "torch fp32"
+    assert stage_runtime("mask_decoder", get_preset("b224"), "cpu", "auto").name == "torch fp32"
 
 
-def test_the_ssp_encoder_computes_in_float32_always() -> None:
+def test_what_is_not_installed_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(runtime, "_cpu_flags", lambda: WITH_BF16)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else find(name))
+    assert stage_runtime("sam_image_encoder", TINY, "cpu", "auto").name == "torch bf16"
+    assert stage_runtime("ssp_prompt_generator", TINY, "cpu", "auto").name == "torch fp32"
+
+
+def test_pytorch_computes_the_ssp_encoder_in_float32_always() -> None:
     for device in ("cpu", "cuda"):
-        assert stage_runtime("ssp_prompt_generator", get_preset("tiny"), device, "bf16").dtype == torch.float32
+        assert stage_runtime("ssp_prompt_generator", TINY, device, "bf16").name == "torch fp32"
+    assert stage_runtime("ssp_prompt_generator", TINY, "cuda", "auto").name == "torch fp32"
 
 
 def test_an_unknown_dtype_is_answered_with_the_known_ones() -> None:
@@ -42,29 +54,42 @@ def test_an_unknown_dtype_is_answered_with_the_known_ones() -> None:
         Runtime.choose("cpu", "int8")
 
 
+def test_linux_tells_what_the_cpu_can() -> None:
+    flags = runtime._cpu_flags()
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    for flag in ("avx2", "avx512_bf16", "amx_bf16"):
+        if flag in capabilities:
+            assert (flag in flags) == capabilities[flag]
+
+
 def test_weights_of_products_are_kept_in_the_precision_of_the_products_and_all_else_is_not() -> None:
     network = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Embedding(3, 4))
-    placed = Runtime(torch.device("cpu"), torch.bfloat16).place(network)
+    placed = place(network, torch.device("cpu"), torch.bfloat16)
     assert [parameter.dtype for parameter in placed[0].parameters()] == [torch.bfloat16] * 2
     assert {parameter.dtype for layer in placed[1:] for parameter in layer.parameters()} == {torch.float32}
     assert not placed.training and not any(parameter.requires_grad for parameter in placed.parameters())
-    with Runtime(torch.device("cpu"), torch.bfloat16)():
-        assert placed[0](torch.randn(2, 4)).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_products_have_the_chosen_precision_and_no_gradients(dtype: torch.dtype) -> None:
-    a = torch.randn(3, 3, requires_grad=True)
-    with Runtime(torch.device("cpu"), dtype)():
-        product = a @ a
-    assert product.dtype == dtype
-    assert not product.requires_grad
-    assert (a @ a).requires_grad
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_products_have_the_chosen_precision(precision: str) -> None:
+    seen = []
+
+    class Square(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            product = x @ x
+            seen.append((product.dtype, product.requires_grad))
+            return product
+
+    (answer,) = TorchNetwork(Square(), Runtime("torch", precision))(np.eye(3, dtype=np.float32))
+    np.testing.assert_array_equal(answer, np.eye(3))
+    assert answer.dtype == np.float32
+    assert seen == [(torch.float32 if precision == "fp32" else torch.bfloat16, False)]
 
 
 def test_a_gpu_computes_in_float16_unless_told_otherwise() -> None:
-    assert Runtime.choose("cuda", "auto").dtype == torch.float16
-    assert Runtime.choose("cuda", "bf16").dtype == torch.bfloat16
+    assert Runtime.choose("cuda:0", "auto") == Runtime("torch", "fp16", "cuda:0")
+    assert Runtime.choose("cuda", "bf16").name == "torch bf16"
+    assert stage_runtime("sam_image_encoder", TINY, "cuda", "auto").name == "torch fp16"
 
 
 def test_freed_memory_is_used_again() -> None:
@@ -92,12 +117,9 @@ def test_freed_memory_is_used_again() -> None:
     assert faults_per_call < 3000  # without it, between 7000 and 24000 were seen
 
 
-def test_threads() -> None:
-    before = torch.get_num_threads()
-    try:
-        set_cpu_threads("1")
-        assert torch.get_num_threads() == 1
-        set_cpu_threads("auto")
-        assert torch.get_num_threads() == max(1, len(os.sched_getaffinity(0)) // 2)
-    finally:
-        torch.set_num_threads(before)
+def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    cores = len(os.sched_getaffinity(0))
+    assert (cpu_threads("3"), cpu_threads("all"), cpu_threads("auto")) == (3, cores, max(1, cores // 2))
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert (cpu_threads(), cpu_threads("auto")) == (4, 2)

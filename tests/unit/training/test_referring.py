@@ -136,7 +136,7 @@ def test_the_recipe_trains_what_it_names_and_keeps_the_best(
     assert list(data.values()) == [4, 3, 1]
 
     best = load_weights(tmp_path / "run" / BEST_FILE, nano)
-    found = Predictor(best).segment(next((root / "images" / "train2014").iterdir()), ["the red box"])
+    found = Predictor.of(best, dtype="fp32").segment(next((root / "images" / "train2014").iterdir()), ["the red box"])
     assert found[0].mask.shape == (48, 80)
 
 

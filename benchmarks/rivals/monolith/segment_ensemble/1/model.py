@@ -4,7 +4,6 @@ import os
 from typing import Any
 
 import numpy as np
-import torch
 import triton_python_backend_utils as pb_utils
 
 from ssp_sam.predictor import Predictor
@@ -18,8 +17,8 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Load the weights."""
         keep_freed_memory()
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
-        self.predictor = Predictor.from_repository(os.environ["SSP_SAM_REPOSITORY"])
+        threads = len(os.sched_getaffinity(0))
+        self.predictor = Predictor.from_repository(os.environ["SSP_SAM_REPOSITORY"], threads=threads)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request."""

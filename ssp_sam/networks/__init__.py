@@ -1,0 +1,61 @@
+"""The networks of the stages, ready to be called: numpy in, numpy out, whatever computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ssp_sam.config import Preset
+from ssp_sam.runtime import OPENVINO, Runtime
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Array = npt.NDArray[Any]
+Network = Callable[..., tuple[Array, ...]]
+"""Takes what the network of a stage takes, and returns what it returns as a tuple; floats are float32.
+
+Threads may share it.
+"""
+
+
+def load_network(stage: str, preset: Preset, weights: Path, runtime: Runtime, threads: int) -> Network:
+    """Return the network of a stage with the parameters of a safetensors file, computing in a runtime.
+
+    threads: of the CPU. Raises InvalidArgumentError if the file does not hold exactly the parameters of that stage.
+    """
+    if runtime.engine == OPENVINO:
+        from ssp_sam.networks.openvino_network import load_openvino_network
+
+        return load_openvino_network(stage, preset, weights, runtime.precision, threads)
+    import torch
+
+    from ssp_sam.checkpoint import load_stage_module
+    from ssp_sam.networks.torch_network import TorchNetwork
+
+    torch.set_num_threads(threads)
+    return TorchNetwork(load_stage_module(stage, preset, weights), runtime)
+
+
+def network_of(stage: str, module: nn.Module, preset: Preset, runtime: Runtime, threads: int) -> Network:
+    """Return the network of a stage from a module, which is taken over."""
+    if runtime.engine == OPENVINO:
+        from ssp_sam.networks.openvino_conversion import convert
+        from ssp_sam.networks.openvino_network import openvino_network
+
+        return openvino_network(stage, convert(stage, module, preset), runtime.precision, threads)
+    import torch
+
+    from ssp_sam.networks.torch_network import TorchNetwork
+
+    torch.set_num_threads(threads)
+    return TorchNetwork(module, runtime)
+
+
+def as_float32(values: Array) -> Array:
+    """Return the values for a network: stages hand features on in 16 bits, too."""
+    return values.astype(np.float32, copy=False)

@@ -1,0 +1,69 @@
+"""From PyTorch modules to models of OpenVINO."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import openvino
+import torch
+from torch import Tensor, nn
+
+from ssp_sam.config import Preset
+from ssp_sam.modeling.ssp import SspPromptGenerator, compare
+from ssp_sam.onnx_export import example_inputs
+from ssp_sam.serving import contract
+
+
+def convert(stage: str, module: nn.Module, preset: Preset) -> dict[str, Any]:
+    """Return the parts of a stage's network by their names in `ssp_sam.networks.openvino_network`."""
+    module = module.eval().requires_grad_(False)
+    arguments = example_arguments(stage, preset)
+    if not isinstance(module, SspPromptGenerator):
+        return {"whole": _traced(module, arguments)}
+    clip_tokens, token_ids, text_embedding, word_embeddings, image_index = arguments
+    compared = clip_tokens, text_embedding, image_index
+    patches, _, similarity_map = compare(*compared)
+    return {
+        "compare": _traced(_AsModule(compare), compared),
+        "write": _traced(
+            _AsModule(module.write, module), (patches, similarity_map, image_index, token_ids, word_embeddings)
+        ),
+    }
+
+
+class _AsModule(nn.Module):
+    """A function as a module: only such can be converted. owner: whose parameters it uses."""
+
+    def __init__(self, function: Callable[..., Any], owner: nn.Module | None = None) -> None:
+        super().__init__()
+        self.function, self.owner = function, owner
+
+    def forward(self, *arguments: Tensor) -> Any:
+        return self.function(*arguments)
+
+
+def _traced(module: nn.Module, arguments: tuple[Tensor, ...]) -> Any:
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer's, about sizes that the preset makes constant
+        return openvino.convert_model(module, example_input=arguments)
+
+
+def example_arguments(stage: str, preset: Preset) -> tuple[Tensor, ...]:
+    """Return what the network of a stage may be called with: one image, or two phrases of it."""
+    (model,) = (
+        model
+        for model in contract.onnx_stage_models(preset, "FP32")
+        if model.name == (contract.TEXT_TOWER if stage == contract.TEXT_ENCODER else stage)
+    )
+    tensors = example_inputs(model, preset, images=1, phrases=2)
+    geometry = tensors.pop(contract.GEOMETRY.name, torch.empty(0))
+    if stage == contract.SAM_IMAGE_ENCODER:
+        return *tensors.values(), geometry[:, 1]
+    if stage == contract.CLIP_IMAGE_ENCODER:
+        return *tensors.values(), geometry[:, 2], geometry[:, 3]
+    if stage == contract.TEXT_ENCODER:
+        return tuple(values[0] for values in tensors.values())
+    of_image, *of_phrases = tensors.values()
+    return of_image, *(values[0] for values in of_phrases), torch.zeros(2, dtype=torch.long)

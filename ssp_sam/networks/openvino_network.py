@@ -1,0 +1,145 @@
+"""Networks that OpenVINO computes: on a CPU with bfloat16 instructions they are faster than PyTorch's.
+
+Converting a network takes seconds and PyTorch; what comes out is kept on disk, so that the next process needs neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+
+from ssp_sam.config import Preset
+from ssp_sam.digest import sha256_of
+from ssp_sam.networks import Array, Network
+from ssp_sam.serving import contract
+
+CACHE_VARIABLE = "SSP_SAM_CACHE"
+"""The environment variable that says where converted networks are kept; they may be deleted at any time."""
+
+_PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_PARTS = {contract.SSP_PROMPT_GENERATOR: ("compare", "write")}
+_WHOLE = ("whole",)
+# What decides how a network is converted, beside its weights.
+_PACKAGES = ("openvino", "segment-anything", "torch", "transformers")
+_SOURCES = Path(__file__).resolve().parents[1]
+
+_log = logging.getLogger(__name__)
+
+
+def load_openvino_network(stage: str, preset: Preset, weights: Path, precision: str, threads: int) -> Network:
+    """Return the network of a stage with the parameters of a safetensors file; see `ssp_sam.networks.load_network`."""
+    folder = cache_folder() / f"{stage}-{_key(stage, preset, weights)}"
+    names = _PARTS.get(stage, _WHOLE)
+    if all((folder / f"{name}.xml").exists() for name in names):
+        core = openvino.Core()
+        models = {name: core.read_model(folder / f"{name}.xml") for name in names}
+    else:
+        from ssp_sam.checkpoint import load_stage_module
+        from ssp_sam.networks.openvino_conversion import convert
+
+        models = convert(stage, load_stage_module(stage, preset, weights), preset)
+        _keep(models, folder)
+    return openvino_network(stage, models, precision, threads)
+
+
+def openvino_network(stage: str, models: Mapping[str, Any], precision: str, threads: int) -> Network:
+    """Return the network of a stage made of its converted parts."""
+    if stage == contract.SSP_PROMPT_GENERATOR:
+        # Patches and phrase are compared in float32, whatever the rest is computed in.
+        return _PromptGenerator(_Part(models["compare"], "fp32", threads), _Part(models["write"], precision, threads))
+    return _Part(models["whole"], precision, threads)
+
+
+class _Part:
+    """A compiled model."""
+
+    def __init__(self, model: Any, precision: str, threads: int) -> None:
+        settings = {
+            "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            # Stages are processes that compute side by side: pinned, each would choose the same cores.
+            "ENABLE_CPU_PINNING": False,
+        }
+        self._dtypes = [tensor.get_element_type().to_dtype() for tensor in model.inputs]
+        self._compiled = openvino.Core().compile_model(model, "CPU", settings)
+        self._of_thread = threading.local()
+
+    def __call__(self, *arrays: Array) -> tuple[Array, ...]:
+        """Compute."""
+        inputs = [np.ascontiguousarray(array, dtype) for array, dtype in zip(arrays, self._dtypes, strict=True)]
+        outputs = self._request().infer(inputs, share_inputs=True, share_outputs=True)
+        return tuple(np.array(outputs[index]) for index in range(len(outputs)))
+
+    def _request(self) -> Any:
+        """Return this thread's request: it owns the memory of one call."""
+        if not hasattr(self._of_thread, "request"):
+            self._of_thread.request = self._compiled.create_infer_request()
+        return self._of_thread.request
+
+
+class _PromptGenerator:
+    """The SSP encoder of its two parts; called like `SspPromptGenerator`."""
+
+    def __init__(self, compare: _Part, write: _Part) -> None:
+        self._compare, self._write = compare, write
+
+    def __call__(
+        self, clip_tokens: Array, token_ids: Array, text_embedding: Array, word_embeddings: Array, image_index: Array
+    ) -> tuple[Array, ...]:
+        """Compute."""
+        patches, similarity, similarity_map = self._compare(clip_tokens, text_embedding, image_index)
+        return *self._write(patches, similarity_map, image_index, token_ids, word_embeddings), similarity
+
+
+def cache_folder() -> Path:
+    """Return where converted networks are kept."""
+    if own := os.environ.get(CACHE_VARIABLE):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ssp-sam"
+
+
+def _key(stage: str, preset: Preset, weights: Path) -> str:
+    """Return a name for all that a converted network depends on."""
+    sources = [*sorted((_SOURCES / "modeling").glob("*.py")), _SOURCES / "networks" / "openvino_conversion.py"]
+    depends_on = {
+        "stage": stage,
+        "preset": asdict(preset),
+        "weights": sha256_of(weights),
+        "packages": {package: version(package) for package in _PACKAGES},
+        "sources": [sha256_of(source) for source in sources],
+    }
+    return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _keep(models: Mapping[str, Any], folder: Path) -> None:
+    """Write models for the next process; without a place for them the next one converts again."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
+        try:
+            for name, model in models.items():
+                openvino.save_model(model, partial / f"{name}.xml", compress_to_fp16=False)
+            try:
+                partial.rename(folder)
+            except OSError:
+                if not folder.exists():  # else another process was faster
+                    raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        _log.warning("converted networks are not kept in %s (%s): each start converts them again", folder.parent, error)

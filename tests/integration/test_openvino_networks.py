@@ -1,0 +1,120 @@
+"""Networks in OpenVINO against the same in PyTorch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssp_sam.config import get_preset
+from ssp_sam.networks import Array, Network, load_network
+from ssp_sam.networks.openvino_conversion import example_arguments
+from ssp_sam.networks.openvino_network import CACHE_VARIABLE, cache_folder
+from ssp_sam.runtime import Runtime
+from ssp_sam.serving.contract import NETWORK_STAGES
+from ssp_sam.serving.repository import weights_path
+
+TINY = get_preset("tiny")
+ROOT = Path(__file__).resolve().parents[2]
+REPOSITORY = ROOT / "model_repository"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv(CACHE_VARIABLE, str(folder))
+        yield folder
+
+
+def load(stage: str, engine: str, precision: str) -> Network:
+    return load_network(stage, TINY, weights_path(REPOSITORY, stage), Runtime(engine, precision), 1)
+
+
+def arguments(stage: str, count: int) -> list[Array]:
+    """Return so many images, or so many phrases of one image, that the network has not been converted with."""
+    rng = np.random.default_rng(count)
+    given = []
+    for example in example_arguments(stage, TINY):
+        values = example.numpy()
+        if stage.endswith("image_encoder") or len(values) > 1 or values.ndim == 1:  # not what an image has once
+            values = np.concatenate([values] * count)[:count]
+        if values.dtype == np.float32:
+            values = values + 0.1 * rng.standard_normal(values.shape).astype(np.float32)
+        given.append(values)
+    return given
+
+
+@pytest.mark.parametrize("stage", NETWORK_STAGES)
+def test_it_answers_what_pytorch_answers_for_any_number_of_images_and_phrases(stage: str) -> None:
+    theirs, ours = load(stage, "torch", "fp32"), load(stage, "openvino", "fp32")
+    for count in (1, 3):
+        given = arguments(stage, count)
+        for a, b in zip(theirs(*given), ours(*given), strict=True):
+            assert (a.shape, a.dtype) == (b.shape, b.dtype)
+            np.testing.assert_allclose(a, b, atol=2e-4 * float(np.abs(a).max()))
+
+
+def test_the_second_process_takes_what_the_first_one_kept_and_needs_no_torch(cache: Path) -> None:
+    load("ssp_prompt_generator", "openvino", "fp32")
+    kept = {path: path.stat().st_mtime_ns for path in cache.rglob("*.xml")}
+    assert {path.name for path in kept} >= {"compare.xml", "write.xml"}
+    script = f"""if True:
+        import sys
+        from ssp_sam.config import get_preset
+        from ssp_sam.networks import load_network
+        from ssp_sam.runtime import Runtime
+        from ssp_sam.serving.repository import weights_path
+        weights = weights_path({str(REPOSITORY)!r}, "ssp_prompt_generator")
+        load_network("ssp_prompt_generator", get_preset("tiny"), weights, Runtime("openvino", "fp32"), 1)
+        print("torch" in sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "False"
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.xml")} == kept
+
+
+def test_other_weights_are_another_network(cache: Path, tiny_repository: Path) -> None:
+    own, other = (weights_path(each, "mask_decoder") for each in (REPOSITORY, tiny_repository))
+    given = arguments("mask_decoder", 1)
+    answers = [
+        load_network("mask_decoder", TINY, path, Runtime("openvino", "fp32"), 1)(*given)[0] for path in (own, other)
+    ]
+    assert np.abs(answers[0] - answers[1]).max() > 0.1
+    assert len([*cache.glob("mask_decoder-*")]) == 2
+
+
+def test_without_a_place_to_keep_networks_they_are_converted_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    monkeypatch.setenv(CACHE_VARIABLE, str(blocked))
+    assert cache_folder() == blocked
+    assert load("mask_decoder", "openvino", "fp32")(*arguments("mask_decoder", 1))
+    assert "each start converts them again" in caplog.text
+
+
+def test_threads_may_share_a_network() -> None:
+    network = load("mask_decoder", "openvino", "fp32")
+    given = [arguments("mask_decoder", count) for count in (1, 2, 3, 4)]
+    expected = [network(*each) for each in given]
+    with ThreadPoolExecutor(4) as pool:
+        got = [*pool.map(lambda each: network(*each), given * 3)]
+    for a, b in zip(got, expected * 3, strict=True):
+        for one, other in zip(a, b, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_answers_outlive_the_next_call() -> None:
+    network = load("mask_decoder", "openvino", "fp32")
+    first = network(*arguments("mask_decoder", 2))
+    copies = [values.copy() for values in first]
+    network(*[values * 0 if values.dtype == np.float32 else values for values in arguments("mask_decoder", 2)])
+    for kept, copy in zip(first, copies, strict=True):
+        np.testing.assert_array_equal(kept, copy)
