@@ -17,7 +17,7 @@ FloatArray = npt.NDArray[np.float32]
 
 # The release judges masks in a padded square of this side.
 RELEASE_SIDE_PX = 512
-ROWS_PER_CHUNK = 256
+ROWS_PER_CHUNK = 32
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,7 @@ class Calibration:
 
     score_knots: (raw IoU estimate, score) pairs, both rising; between them the score is interpolated.
     no_target_area_px512: a mask below this area, measured in a padded square of 512 x 512 pixels, means "no target";
-    the
-        release counts under 50 as empty.
+        the release counts under 50 as empty.
     no_target_score: a score below this means "no target".
     """
 
@@ -127,7 +126,8 @@ def full_size_mask(logits: FloatArray, geometry: Geometry, sam_side_px: int, thr
     half = logits @ cols[col_range].T  # (4G, w)
     for start in range(row_range.start, row_range.stop, ROWS_PER_CHUNK):
         chunk = slice(start, min(start + ROWS_PER_CHUNK, row_range.stop))
-        mask[chunk, col_range] = rows[chunk] @ half > threshold
+        near = _reached(rows[chunk].T, np.ones(chunk.stop - chunk.start, dtype=np.bool_))  # other weights are zero
+        mask[chunk, col_range] = rows[chunk, near] @ half[near] > threshold
     return mask
 
 
