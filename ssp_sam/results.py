@@ -45,7 +45,7 @@ class Segmentation:
 
 def encode_rle(mask: BoolMask) -> bytes:
     """Return the compressed COCO run-length counts of a bool (H, W) mask."""
-    counts: bytes = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
+    counts: bytes = coco_mask.encode(np.asfortranarray(mask.view(np.uint8)))["counts"]
     return counts
 
 

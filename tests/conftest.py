@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import io
 import json
+import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,9 @@ MakePng = Callable[..., bytes]
 
 ROOT = Path(__file__).parents[1]
 GOLDENS = ROOT / "tests" / "goldens"
+
+# Networks of the tests' own weights have no place among the user's. Servers and other processes inherit it.
+os.environ.setdefault("SSP_SAM_CACHE", str(ROOT / "build" / "networks"))
 
 
 @cache
@@ -103,7 +107,7 @@ def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Random masks are noise of any size: none of them counts as "no target" by its score.
     calibration = Calibration(score_knots=((-10.0, 0.1), (10.0, 0.9)))
     path = tmp_path_factory.mktemp("tiny") / "model_repository"
-    write_repository(path, preset, stages, dtype="fp32", calibration=calibration, source={"random_seed": "0"})
+    write_repository(path, preset, stages, dtype="auto", calibration=calibration, source={"random_seed": "0"})
     return path
 
 

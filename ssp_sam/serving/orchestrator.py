@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol, TypeVar
 
@@ -29,14 +29,36 @@ from ssp_sam.tokenizer import tokenize
 Array = npt.NDArray[Any]
 T = TypeVar("T")
 
+_TIME_IS_UP = "the time allowed for the request ran out on the server"
 
-class CallStage(Protocol):
-    """Sends one row to a stage and returns the outputs asked for; raises SegmentationError."""
 
-    async def __call__(
-        self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str], timeout_s: float | None
-    ) -> dict[str, Array]:
-        """inputs and outputs carry the batch dimension of 1."""
+@dataclass(frozen=True)
+class StageCall:
+    """One row for a stage: inputs by name, with the batch dimension of 1, and the outputs wanted of it."""
+
+    model: str
+    inputs: Mapping[str, Array]
+    outputs: Sequence[str]
+    timeout_s: float | None = None
+
+
+Calls = Generator[StageCall, dict[str, Array], T]
+"""Calls of which each may need the answers to those before; it is sent their answers, and returns what they led to."""
+
+
+class CallStages(Protocol):
+    """Makes calls one after the other and returns what they led to; raises SegmentationError.
+
+    As one unit of work: a call that follows another one waits for nothing but the stage.
+    """
+
+    async def __call__(self, calls: Calls[T]) -> T:
+        """Outputs carry the batch dimension of 1 as well."""
+
+
+def only(call: StageCall) -> Calls[dict[str, Array]]:
+    """Return a call that stands alone."""
+    return (yield call)
 
 
 @dataclass(frozen=True)
@@ -89,7 +111,7 @@ class Orchestrator:
     """
 
     def __init__(
-        self, preset: Preset, call: CallStage, cache: FeatureCache[ImageFeatures], *, max_in_flight: int
+        self, preset: Preset, call: CallStages, cache: FeatureCache[ImageFeatures], *, max_in_flight: int
     ) -> None:
         self.call = call
         self.cache = cache
@@ -123,17 +145,21 @@ class Orchestrator:
             self.in_flight -= 1
 
     async def _segment(self, request: SegmentRequest) -> dict[str, Array]:
+        image_id, features = await self._in_time(request, self._image_features(request))
+        answer = await self._in_time(request, self.call(self._phrases(request, features)))
+        answer[contract.IMAGE_ID.name] = np.array([[image_id.encode()]], dtype=np.object_)
+        return {name: answer[name] for name in request.outputs}
+
+    def _phrases(self, request: SegmentRequest, features: ImageFeatures) -> Calls[dict[str, Array]]:
+        """Lead from features of the image to all that the stages say about the phrases."""
         wanted = request.outputs
-        (image_id, features), text = await asyncio.gather(
-            self._in_time(request, self._image_features(request)),
-            self._stage(
-                request,
-                contract.TEXT_ENCODER,
-                {contract.EXPRESSIONS.name: request.expressions},
-                [*self.text_features, *wanted & {contract.TOKENS.name}],
-            ),
+        text = yield _stage_call(
+            request,
+            contract.TEXT_ENCODER,
+            {contract.EXPRESSIONS.name: request.expressions},
+            [*self.text_features, *wanted & {contract.TOKENS.name}],
         )
-        prompts = await self._stage(
+        prompts = yield _stage_call(
             request,
             contract.SSP_PROMPT_GENERATOR,
             {self.clip_tokens: features.clip_tokens, **{name: text[name] for name in self.text_features}},
@@ -143,13 +169,13 @@ class Orchestrator:
                 *wanted & {contract.PHRASE_ATTENTION.name, self.spatial_attention},
             ],
         )
-        decoded = await self._stage(
+        decoded = yield _stage_call(
             request,
             contract.MASK_DECODER,
             {self.image_embedding: features.image_embedding, self.prompt_tokens: prompts[self.prompt_tokens]},
             [self.mask_logits, contract.IOU.name],
         )
-        answer = await self._stage(
+        answer = yield _stage_call(
             request,
             contract.POSTPROCESS,
             {
@@ -168,9 +194,7 @@ class Orchestrator:
                 contract.IMAGE_SIZE.name,
             ],
         )
-        answer[contract.IMAGE_ID.name] = np.array([[image_id.encode()]], dtype=np.object_)
-        everything = {**text, **prompts, **decoded, **answer}
-        return {name: everything[name] for name in wanted}
+        return {**text, **prompts, **decoded, **answer}
 
     async def _image_features(self, request: SegmentRequest) -> tuple[str, ImageFeatures]:
         if request.image_id is not None:
@@ -182,52 +206,62 @@ class Orchestrator:
                 ) from None
         image = request.image
         assert image is not None
+        _check_wanted(request)
         loop = asyncio.get_running_loop()
         image_id = await loop.run_in_executor(None, lambda: hashlib.sha256(image).hexdigest())
         return image_id, await self.cache.get(image_id, lambda: self._compute_features(image))
 
     async def _compute_features(self, image: bytes) -> ImageFeatures:
         """Without a deadline: several requests may wait for it, and the next one will want it."""
-        inputs = await self.call(
-            contract.PREPROCESS,
-            {contract.IMAGE.name: np.array([[image]], dtype=np.object_)},
-            [self.sam_image, self.clip_image, contract.GEOMETRY.name],
-            None,
-        )
+        files = {contract.IMAGE.name: np.array([[image]], dtype=np.object_)}
+        outputs = [self.sam_image, self.clip_image, contract.GEOMETRY.name]
+        inputs = await self.call(only(StageCall(contract.PREPROCESS, files, outputs)))
         geometry = inputs[contract.GEOMETRY.name]
         sam, clip = await asyncio.gather(
-            self.call(
-                contract.SAM_IMAGE_ENCODER,
-                {self.sam_image: inputs[self.sam_image], contract.GEOMETRY.name: geometry},
-                [self.image_embedding],
-                None,
-            ),
-            self.call(
-                contract.CLIP_IMAGE_ENCODER,
-                {self.clip_image: inputs[self.clip_image], contract.GEOMETRY.name: geometry},
-                [self.clip_tokens],
-                None,
-            ),
+            *(
+                self.call(only(StageCall(model, {name: inputs[name], contract.GEOMETRY.name: geometry}, [output])))
+                for model, name, output in (
+                    (contract.SAM_IMAGE_ENCODER, self.sam_image, self.image_embedding),
+                    (contract.CLIP_IMAGE_ENCODER, self.clip_image, self.clip_tokens),
+                )
+            )
         )
         return ImageFeatures(sam[self.image_embedding], clip[self.clip_tokens], geometry)
-
-    async def _stage(
-        self, request: SegmentRequest, model: str, inputs: Mapping[str, Array], outputs: Sequence[str]
-    ) -> dict[str, Array]:
-        left_s = None if request.deadline_s is None else max(0.0, request.deadline_s - time.monotonic())
-        return await self._in_time(request, self.call(model, inputs, outputs, left_s))
 
     async def _in_time(self, request: SegmentRequest, work: Awaitable[T]) -> T:
         """Await work that belongs to a request, unless the request is cancelled or its deadline passes."""
         task = asyncio.ensure_future(work)
         try:
-            if request.is_cancelled():
-                raise CancelledError("the caller has cancelled the request")
-            left_s = None if request.deadline_s is None else request.deadline_s - time.monotonic()
-            return await asyncio.wait_for(task, left_s)
+            return await asyncio.wait_for(task, _time_left_s(request))
         except DeadlineExceededError:  # a stage's own, which is a TimeoutError as well
             raise
         except asyncio.TimeoutError:
-            raise DeadlineExceededError("the time allowed for the request ran out on the server") from None
+            raise DeadlineExceededError(_TIME_IS_UP) from None
         finally:
             task.cancel()
+
+
+# To ask whether the caller has given up is a round trip to the server: worth it before the stages that cost most.
+_ASKED_BEFORE = (contract.SSP_PROMPT_GENERATOR, contract.MASK_DECODER)
+
+
+def _stage_call(request: SegmentRequest, model: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> StageCall:
+    """Return a call for a request; raises CancelledError or DeadlineExceededError if nobody waits for it any more."""
+    if model in _ASKED_BEFORE:
+        _check_wanted(request)
+    return StageCall(model, inputs, outputs, _time_left_s(request))
+
+
+def _check_wanted(request: SegmentRequest) -> None:
+    if request.is_cancelled():
+        raise CancelledError("the caller has cancelled the request")
+
+
+def _time_left_s(request: SegmentRequest) -> float | None:
+    """Return the time until the deadline; raises DeadlineExceededError if it has passed."""
+    if request.deadline_s is None:
+        return None
+    left_s = request.deadline_s - time.monotonic()
+    if left_s <= 0:
+        raise DeadlineExceededError(_TIME_IS_UP)
+    return left_s

@@ -11,9 +11,9 @@ import json
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -22,9 +22,11 @@ from ssp_sam.config import get_preset
 from ssp_sam.errors import DeadlineExceededError, SegmentationError, UnavailableError, error_from_message
 from ssp_sam.serving import contract
 from ssp_sam.serving.feature_cache import FeatureCache
-from ssp_sam.serving.orchestrator import Orchestrator, SegmentRequest
+from ssp_sam.serving.orchestrator import Calls, Orchestrator, SegmentRequest, StageCall
 from ssp_sam.serving.stage_model import to_tensor, triton_error
 from ssp_sam.serving.stages import Array
+
+T = TypeVar("T")
 
 METRICS_PERIOD_S = 1.0
 SHUTDOWN_TIMEOUT_S = 30.0
@@ -50,14 +52,15 @@ class SegmentModel:
         self.outputs = {
             tensor["name"]: pb_utils.triton_string_to_numpy(tensor["data_type"]) for tensor in config["output"]
         }
+        self.stages = StageCaller()
         self.orchestrator = Orchestrator(
             preset,
-            call_stage,
+            self.stages,
             FeatureCache(int(parameters["feature_cache_mib"]) * 2**20),
             max_in_flight=int(parameters["max_in_flight"]),
         )
         self.loop = asyncio.new_event_loop()
-        # A call to a stage blocks one of these threads until its answer is there.
+        # A request blocks one of these threads while its phrases pass the stages, and more while its image does.
         self.loop.set_default_executor(ThreadPoolExecutor(int(parameters["call_threads"]), "call-stage"))
         self.thread = threading.Thread(target=self.loop.run_forever, name="orchestrator", daemon=True)
         self.thread.start()
@@ -86,7 +89,7 @@ class SegmentModel:
     async def _drain(self) -> None:
         """Wait for every task: requests, also those that have not begun, and calls that nobody waits for any more."""
         deadline_s = time.monotonic() + SHUTDOWN_TIMEOUT_S
-        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        while others := (asyncio.all_tasks() - {asyncio.current_task()}) | self.stages.under_way:
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
                 pb_utils.Logger.log_error(f"segment: stopped with {len(others)} tasks under way")
@@ -139,42 +142,51 @@ def _send_error(sender: Any, error: SegmentationError) -> None:
     )
 
 
-async def call_stage(
-    model: str, inputs: Mapping[str, Array], outputs: Sequence[str], timeout_s: float | None
-) -> dict[str, Array]:
-    """Send one row to a stage of this server and return copies of its outputs; see `CallStage`.
+class StageCaller:
+    """Calls stages of this server, each chain of calls on a thread of the loop's; see `CallStages`.
 
     A call that has begun always runs to its end, also when nobody waits for it any more: Triton does not cancel it,
     and dropping the request object under it corrupts the shared memory of later calls.
     """
-    task = asyncio.ensure_future(_call_stage(model, inputs, outputs, timeout_s))
-    _calls.add(task)
-    task.add_done_callback(_call_ended)
-    return await asyncio.shield(task)
+
+    def __init__(self) -> None:
+        self.under_way: set[asyncio.Future[Any]] = set()
+
+    async def __call__(self, calls: Calls[T]) -> T:
+        """Make the calls; answers are copies."""
+        work = asyncio.get_running_loop().run_in_executor(None, _make, calls)
+        self.under_way.add(work)
+        work.add_done_callback(self._ended)
+        return await asyncio.shield(work)
+
+    def _ended(self, work: asyncio.Future[Any]) -> None:
+        self.under_way.discard(work)
+        if not work.cancelled():
+            work.exception()  # seen: the one who waited may have gone
 
 
-_calls: set[asyncio.Task[dict[str, Array]]] = set()
+def _make(calls: Calls[T]) -> T:
+    answer: Any = None  # what starts a generator
+    try:
+        while True:
+            answer = call_stage(calls.send(answer))
+    except StopIteration as end:
+        result: T = end.value
+        return result
 
 
-def _call_ended(task: asyncio.Task[dict[str, Array]]) -> None:
-    _calls.discard(task)
-    if not task.cancelled():
-        task.exception()  # seen: the one who waited may have gone
-
-
-async def _call_stage(
-    model: str, inputs: Mapping[str, Array], outputs: Sequence[str], timeout_s: float | None
-) -> dict[str, Array]:
+def call_stage(call: StageCall) -> dict[str, Array]:
+    """Send one row to a stage of this server and return copies of its outputs."""
     request = pb_utils.InferenceRequest(
-        model_name=model,
-        requested_output_names=list(outputs),
-        inputs=[to_tensor(name, values) for name, values in inputs.items()],
-        timeout=0 if timeout_s is None else max(1, int(timeout_s * 1e6)),
+        model_name=call.model,
+        requested_output_names=list(call.outputs),
+        inputs=[to_tensor(name, values) for name, values in call.inputs.items()],
+        timeout=0 if call.timeout_s is None else max(1, int(call.timeout_s * 1e6)),
     )
-    response = await request.async_exec()
+    response = request.exec()
     if response.has_error():
-        raise _error_of(model, response.error().message())
-    return {name: np.array(pb_utils.get_output_tensor_by_name(response, name).as_numpy()) for name in outputs}
+        raise _error_of(call.model, response.error().message())
+    return {name: np.array(pb_utils.get_output_tensor_by_name(response, name).as_numpy()) for name in call.outputs}
 
 
 def _error_of(model: str, message: str) -> SegmentationError:

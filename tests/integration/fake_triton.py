@@ -11,7 +11,6 @@ What the real one does and the fake therefore does too:
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
 import weakref
@@ -145,8 +144,8 @@ class InferenceRequest:
     def get_response_sender(self) -> ResponseSender:
         return self.sender
 
-    async def async_exec(self) -> InferenceResponse:
-        response = await asyncio.get_running_loop().run_in_executor(None, models[self._model], self)
+    def exec(self) -> InferenceResponse:
+        response = models[self._model](self)
         if response.has_error():
             return InferenceResponse(error=TritonError(response.error().message(), TritonError.INTERNAL))
         assert {tensor.name() for tensor in response.output_tensors()} == set(self._outputs)

@@ -18,7 +18,8 @@ from ssp_sam.errors import DeadlineExceededError, SegmentationError, Unavailable
 from ssp_sam.predictor import Predictor
 from ssp_sam.results import decode_rle
 from ssp_sam.serving import contract
-from ssp_sam.serving.segment_model import SegmentModel, call_stage
+from ssp_sam.serving.orchestrator import StageCall, only
+from ssp_sam.serving.segment_model import SegmentModel, StageCaller, call_stage
 
 TINY = get_preset("tiny")
 OUTPUTS = [tensor.name for tensor in contract.segment_model(TINY).outputs]
@@ -235,16 +236,16 @@ def test_a_cancelled_request_stops_before_the_next_stage(start: Start, make_requ
 def test_a_call_that_has_begun_runs_to_its_end_when_nobody_waits_any_more(make_request, make_png) -> None:
     gate = Gate("preprocess")
     ended: list[InferenceResponse] = []
-    run = InferenceRequest.async_exec
+    run = InferenceRequest.exec
 
-    async def noted(self: InferenceRequest) -> InferenceResponse:
-        response = await run(self)  # a cancelled call would not get past this line
+    def noted(self: InferenceRequest) -> InferenceResponse:
+        response = run(self)
         ended.append(response)
         return response
 
     async def main() -> None:
         image = np.array([[make_png()]], dtype=np.object_)
-        call = asyncio.ensure_future(call_stage("preprocess", {"image": image}, ["geometry"], None))
+        call = asyncio.ensure_future(StageCaller()(only(StageCall("preprocess", {"image": image}, ["geometry"]))))
         while not gate.entered.acquire(blocking=False):
             await asyncio.sleep(0.01)
         call.cancel()
@@ -257,7 +258,7 @@ def test_a_call_that_has_begun_runs_to_its_end_when_nobody_waits_any_more(make_r
         assert not ended[0].has_error()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(InferenceRequest, "async_exec", noted)
+        patch.setattr(InferenceRequest, "exec", noted)
         asyncio.run(asyncio.wait_for(main(), 30))
 
 
@@ -265,7 +266,7 @@ def test_arrays_of_a_stage_are_copies(make_png) -> None:
     answer = np.zeros((1, 4, 2), np.int32)
     fake_triton.models["preprocess"] = lambda request: InferenceResponse([fake_triton.Tensor("geometry", answer)])
     image = np.array([[make_png()]], dtype=np.object_)
-    got = asyncio.run(call_stage("preprocess", {"image": image}, ["geometry"], None))
+    got = call_stage(StageCall("preprocess", {"image": image}, ["geometry"]))
     answer.fill(5)  # the stage's memory is used again
     assert not got["geometry"].any()
 

@@ -5,7 +5,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -24,17 +24,18 @@ from ssp_sam.predictor import Predictor
 from ssp_sam.results import decode_rle
 from ssp_sam.serving import contract
 from ssp_sam.serving.feature_cache import FeatureCache
-from ssp_sam.serving.orchestrator import ImageFeatures, Orchestrator, SegmentRequest
+from ssp_sam.serving.orchestrator import Calls, ImageFeatures, Orchestrator, SegmentRequest
 from ssp_sam.serving.stages import Array, Stage
 
 TINY = get_preset("tiny")
 MODELS = {model.name: model for model in contract.stage_models(TINY, "FP16")}
 ANSWER = frozenset(tensor.name for tensor in contract.segment_model(TINY).outputs)
+T = TypeVar("T")
 IMAGE_STAGES = (contract.PREPROCESS, contract.SAM_IMAGE_ENCODER, contract.CLIP_IMAGE_ENCODER)
 
 
 class Call:
-    """A `CallStage` in process that notes each call; `before` runs inside of a call, before its answer."""
+    """A `CallStages` in process that notes each call; `before` runs inside of a call, before its answer."""
 
     def __init__(self, answer: Callable[[str, Mapping[str, Array]], Mapping[str, Array]]) -> None:
         self.answer = answer
@@ -42,7 +43,16 @@ class Call:
         self.timeouts_s: list[float | None] = []
         self.before: dict[str, Callable[[], Awaitable[None]]] = {}
 
-    async def __call__(
+    async def __call__(self, calls: Calls[T]) -> T:
+        answer: Any = None
+        while True:
+            try:
+                call = calls.send(answer)
+            except StopIteration as end:
+                return end.value
+            answer = await self.one(call.model, call.inputs, call.outputs, call.timeout_s)
+
+    async def one(
         self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str], timeout_s: float | None
     ) -> dict[str, Array]:
         self.calls.append((model, frozenset(outputs)))
@@ -273,9 +283,9 @@ def test_a_deadline_that_passes_stops_the_request_before_the_next_stage(stage: s
     run(main())
     names = list(MODELS)
     begun = {model for model, _ in call.calls}
-    if stage not in (*IMAGE_STAGES, contract.TEXT_ENCODER):  # these run side by side
-        assert begun == set(names[: names.index(stage) + 1])
-    assert not begun & set(names[max(names.index(stage), names.index(contract.TEXT_ENCODER)) + 1 :])
+    if stage == contract.SAM_IMAGE_ENCODER:  # these two run side by side
+        stage = contract.CLIP_IMAGE_ENCODER
+    assert begun == set(names[: names.index(stage) + 1])
 
 
 def test_a_deadline_that_has_passed_reaches_no_stage_of_the_phrases() -> None:
@@ -305,8 +315,8 @@ def test_the_time_left_goes_along_with_every_call() -> None:
             assert 0 < timeout_s <= 50
 
 
-@pytest.mark.parametrize("after", [contract.TEXT_ENCODER, contract.SSP_PROMPT_GENERATOR, contract.MASK_DECODER])
-def test_a_cancelled_request_stops_before_the_next_stage(after: str) -> None:
+@pytest.mark.parametrize("after", [contract.TEXT_ENCODER, contract.SSP_PROMPT_GENERATOR])
+def test_a_cancelled_request_stops_before_the_next_stage_that_costs_much(after: str) -> None:
     call = Call(zeros)
     cancelled: list[bool] = []
 
