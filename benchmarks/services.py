@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+from ssp_sam.networks.openvino_network import CACHE_VARIABLE
 from ssp_sam.serving.server import ServerSettings, TritonServer
 
 RIVALS = Path(__file__).parent / "rivals"
@@ -24,11 +25,26 @@ START_TIMEOUT_S = 300.0
 
 
 @contextlib.contextmanager
-def triton(repository: Path, log: Path) -> Iterator[TritonServer]:
-    """Serve a repository on free ports."""
+def triton(repository: Path, log: Path, *, cache: str | None = None) -> Iterator[TritonServer]:
+    """Serve a repository on free ports. cache: folder for converted networks instead of the usual one."""
     settings = ServerSettings(repository, grpc_port=0, http_port=0, metrics_port=0, log_file=log)
-    with TritonServer(settings) as server:
+    with environment(CACHE_VARIABLE, cache), TritonServer(settings) as server:
         yield server
+
+
+@contextlib.contextmanager
+def environment(name: str, value: str | None) -> Iterator[None]:
+    """Set a variable for processes that are started meanwhile; None leaves it as it is."""
+    before = os.environ.get(name)
+    if value is not None:
+        os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[name] = before
+        elif value is not None:
+            os.environ.pop(name)
 
 
 @contextlib.contextmanager
@@ -37,23 +53,16 @@ def monolith(repository: Path, log: Path) -> Iterator[TritonServer]:
     with tempfile.TemporaryDirectory() as folder:
         models = Path(folder) / "models"
         shutil.copytree(RIVALS / "monolith", models)
-        before = os.environ.get("SSP_SAM_REPOSITORY")
-        os.environ["SSP_SAM_REPOSITORY"] = str(repository.resolve())
-        try:
-            settings = ServerSettings(
-                models,
-                grpc_port=0,
-                http_port=0,
-                metrics_port=0,
-                log_file=log,
-                threads_per_model_process=len(os.sched_getaffinity(0)),
-            )
-            with TritonServer(settings) as server:
-                yield server
-        finally:
-            os.environ.pop("SSP_SAM_REPOSITORY")
-            if before is not None:
-                os.environ["SSP_SAM_REPOSITORY"] = before
+        settings = ServerSettings(
+            models,
+            grpc_port=0,
+            http_port=0,
+            metrics_port=0,
+            log_file=log,
+            threads_per_model_process=len(os.sched_getaffinity(0)),
+        )
+        with environment("SSP_SAM_REPOSITORY", str(repository.resolve())), TritonServer(settings) as server:
+            yield server
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import threading
 import time
 import urllib.request
@@ -37,6 +38,12 @@ Sweeps = dict[str, list[dict[str, Any]]]
 def measure(repository: Path, image: Path, folder: Path) -> Iterator[Figure]:
     """Yield cost and needs of a server, beside the same work in this process."""
     keep_freed_memory()
+    with tempfile.TemporaryDirectory() as empty:
+        start_s = time.perf_counter()
+        with services.triton(repository, folder / "server.log", cache=empty):
+            ready_s = time.perf_counter() - start_s
+    how = "from start to all models ready, once; networks have to be converted"
+    yield Figure("server: ready for the first time", ready_s, "s", how, at_most(20))
     predictor = Predictor.from_repository(repository, threads=len(os.sched_getaffinity(0)))
     start_s = time.perf_counter()
     with services.triton(repository, folder / "server.log") as server:

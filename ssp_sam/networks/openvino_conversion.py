@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import openvino
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from ssp_sam.config import Preset
 from ssp_sam.modeling.ssp import SspPromptGenerator, compare
 from ssp_sam.onnx_export import example_inputs
+from ssp_sam.runtime import cpu_threads
 from ssp_sam.serving import contract
 
 
@@ -20,6 +22,11 @@ def convert(stage: str, module: nn.Module, preset: Preset) -> dict[str, Any]:
     """Return the parts of a stage's network by their names in `ssp_sam.networks.openvino_network`."""
     module = module.eval().requires_grad_(False)
     arguments = example_arguments(stage, preset)
+    with _threads(cpu_threads("all")):  # to trace is to compute once, in float32
+        return _parts(module, arguments)
+
+
+def _parts(module: nn.Module, arguments: tuple[Tensor, ...]) -> dict[str, Any]:
     if not isinstance(module, SspPromptGenerator):
         return {"whole": _traced(module, arguments)}
     clip_tokens, token_ids, text_embedding, word_embeddings, image_index = arguments
@@ -31,6 +38,16 @@ def convert(stage: str, module: nn.Module, preset: Preset) -> dict[str, Any]:
             _AsModule(module.write, module), (patches, similarity_map, image_index, token_ids, word_embeddings)
         ),
     }
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _AsModule(nn.Module):
