@@ -17,7 +17,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -47,7 +47,8 @@ from ssp_sam.training.config import ConfigError, load_config
 
 Arrays = dict[str, npt.NDArray[Any]]
 Call = Callable[[Arrays], Arrays]
-REFERENCE = "torch fp32"
+REFERENCE = Runtime(TORCH, "fp32")
+RUNTIMES = (REFERENCE, Runtime(TORCH, "bf16"), Runtime(OPENVINO, "fp32"), Runtime(OPENVINO, "bf16"))
 
 
 @dataclass(frozen=True)
@@ -117,52 +118,71 @@ def compare(options: argparse.Namespace) -> list[Line]:
     manifest = Manifest.read(options.repository)
     preset = get_preset(manifest.preset)
     scenes = [*scene_rows(preset, options.scenes, options.phrases, options.config)]
-    calls = {stage: runtimes_of(stage, options.repository, preset, options.threads) for stage in NETWORK_STAGES}
-    chosen = {stage: stage_runtime(stage, preset, "cpu", manifest.dtype).name for stage in NETWORK_STAGES}
-    plain = {stage: calls[stage][REFERENCE] for stage in NETWORK_STAGES}
+    chosen = {stage: stage_runtime(stage, preset, "cpu", manifest.dtype) for stage in NETWORK_STAGES}
+    calls = {
+        stage: runtimes_of(
+            stage,
+            weights_path(options.repository, stage),
+            preset,
+            {*(RUNTIMES if stage in options.stages else ()), REFERENCE, chosen[stage]},
+            options.threads,
+        )
+        for stage in NETWORK_STAGES
+    }
+    plain = {stage: calls[stage][REFERENCE.name] for stage in NETWORK_STAGES}
     references = [run_all(plain, scene) for scene in scenes]
-    logits = contract.mask_logits(preset).name
     lines: list[Line] = []
     for stage in options.stages:
-        outputs = output_names(stage, preset)
-        seconds = timed(calls[stage], references[0], options.repeats)
-        for name, call in calls[stage].items():
-            answers = [run_all(plain | {stage: call}, scene) for scene in scenes]
-            pairs = [*zip(references, answers, strict=True)]
-            lines.append(
-                Line(
-                    stage,
-                    name,
-                    1000 * median(seconds[name]),
-                    median(a / b for a, b in zip(seconds[REFERENCE], seconds[name], strict=True)),
-                    min(cosine(a[output], b[output]) for a, b in pairs for output in outputs),
-                    *mean_and_least([mask_ious(*pair, preset) for pair in pairs]),
-                    name == chosen[stage],
-                )
+        others = calls[stage]
+        try:
+            others["onnxruntime fp32"] = onnxruntime_call(
+                stage, preset, weights_path(options.repository, stage), options.threads
             )
-    together = {stage: calls[stage][name] for stage, name in chosen.items()}
-    seconds = timed(
-        {"plain": partial(run_all, plain), "chosen": partial(run_all, together)}, scenes[0], options.repeats
-    )
-    pairs = [(reference, run_all(together, scene)) for reference, scene in zip(references, scenes, strict=True)]
-    lines.append(
-        Line(
-            "all of them",
-            "as chosen",
-            1000 * median(seconds["chosen"]),
-            median(a / b for a, b in zip(seconds["plain"], seconds["chosen"], strict=True)),
-            min(cosine(a[logits], b[logits]) for a, b in pairs),
-            *mean_and_least([mask_ious(*pair, preset) for pair in pairs]),
-            True,
-        )
-    )
+        except ModuleNotFoundError as error:
+            print(f"left out: {error}; `pip install .[onnx]` brings it", file=sys.stderr)
+        seconds = timed(others, references[0], options.repeats)
+        for name, call in others.items():
+            pairs = [
+                (known, run_all(plain | {stage: call}, scene)) for known, scene in zip(references, scenes, strict=True)
+            ]
+            times, is_chosen = (seconds[REFERENCE.name], seconds[name]), name == chosen[stage].name
+            outputs = output_names(stage, preset)
+            lines.append(line(stage, name, times, pairs, outputs=outputs, preset=preset, chosen=is_chosen))
+    together = {stage: calls[stage][runtime.name] for stage, runtime in chosen.items()}
+    whole = {"plain": partial(run_all, plain), "chosen": partial(run_all, together)}
+    seconds = timed(whole, scenes[0], options.repeats)
+    pairs = [(known, run_all(together, scene)) for known, scene in zip(references, scenes, strict=True)]
+    times, outputs = (seconds["plain"], seconds["chosen"]), [contract.mask_logits(preset).name]
+    lines.append(line("all of them", "as chosen", times, pairs, outputs=outputs, preset=preset, chosen=True))
     return lines
 
 
-def mean_and_least(ious: Sequence[npt.NDArray[np.float64]]) -> tuple[float, float]:
-    """Return both of the IoUs of several images."""
-    values = np.concatenate(ious)
-    return float(values.mean()), float(values.min())
+def line(
+    stage: str,
+    runtime: str,
+    seconds: tuple[list[float], list[float]],
+    pairs: Sequence[tuple[Arrays, Arrays]],
+    *,
+    outputs: Sequence[str],
+    preset: Preset,
+    chosen: bool,
+) -> Line:
+    """Sum up a runtime.
+
+    seconds: of calls of the reference and of this runtime, by turns; pairs: all tensors of each image in both; outputs:
+    what the cosine is of.
+    """
+    ious = np.concatenate([mask_ious(*pair, preset) for pair in pairs])
+    return Line(
+        stage,
+        runtime,
+        milliseconds=1000 * median(seconds[1]),
+        speedup=median(a / b for a, b in zip(*seconds, strict=True)),
+        cosine=min(cosine(a[output], b[output]) for a, b in pairs for output in outputs),
+        iou_mean=float(ious.mean()),
+        iou_min=float(ious.min()),
+        chosen=chosen,
+    )
 
 
 def scene_rows(preset: Preset, count: int, phrases: int, config: Path | None) -> Iterator[Arrays]:
@@ -180,20 +200,17 @@ def scene_rows(preset: Preset, count: int, phrases: int, config: Path | None) ->
         }
 
 
-def runtimes_of(stage: str, repository: Path, preset: Preset, threads: int) -> dict[str, Call]:
-    """Return the stage in every runtime that is installed here."""
-    weights = weights_path(repository, stage)
+def runtimes_of(
+    stage: str, weights: Path, preset: Preset, runtimes: Iterable[Runtime], threads: int
+) -> dict[str, Call]:
+    """Return the stage in those of the runtimes that are installed here, by their names."""
     calls = {}
-    for runtime in (Runtime(engine, precision) for engine in (TORCH, OPENVINO) for precision in ("fp32", "bf16")):
+    for runtime in sorted(runtimes, key=[*RUNTIMES, *runtimes].index):
         if importlib.util.find_spec(runtime.engine) is None:
             print(f"left out: {runtime.name}, as {runtime.engine} is not installed", file=sys.stderr)
             continue
         network = load_network(stage, preset, weights, runtime, threads)
         calls[runtime.name] = stage_call(network_stage(stage, network, preset, "FP32"))
-    try:
-        calls["onnxruntime fp32"] = onnxruntime_call(stage, preset, weights, threads)
-    except ModuleNotFoundError as error:
-        print(f"left out: {error}; `pip install .[onnx]` brings it", file=sys.stderr)
     return calls
 
 

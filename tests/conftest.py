@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -38,6 +39,7 @@ def load_script(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # where dataclasses look for the names in their annotations
     spec.loader.exec_module(module)
     return module
 
@@ -50,6 +52,11 @@ def trace_model() -> ModuleType:
 @pytest.fixture(scope="session")
 def build_repository() -> ModuleType:
     return load_script(ROOT / "scripts" / "build_repository.py")
+
+
+@pytest.fixture(scope="session")
+def compare_runtimes() -> ModuleType:
+    return load_script(ROOT / "scripts" / "compare_runtimes.py")
 
 
 def published_state(variant: str) -> dict[str, Tensor]:
