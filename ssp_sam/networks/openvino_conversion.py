@@ -7,12 +7,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import openvino
 import torch
 from torch import Tensor, nn
 
 from ssp_sam.config import Preset
 from ssp_sam.modeling.ssp import SspPromptGenerator, compare
+from ssp_sam.networks._private_openvino import openvino
 from ssp_sam.onnx_export import example_inputs
 from ssp_sam.runtime import cpu_threads
 from ssp_sam.serving import contract

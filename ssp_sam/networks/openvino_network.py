@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 
 from ssp_sam.config import Preset
 from ssp_sam.digest import sha256_of
 from ssp_sam.networks import Array, Network
+from ssp_sam.networks._private_openvino import openvino
 from ssp_sam.serving import contract
 
 CACHE_VARIABLE = "SSP_SAM_CACHE"

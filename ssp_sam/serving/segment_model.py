@@ -93,6 +93,10 @@ class SegmentModel:
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
                 pb_utils.Logger.log_error(f"segment: stopped with {len(others)} tasks under way")
+                for other in others:
+                    other.cancel()
+                await asyncio.sleep(0)  # they end in this turn; what is pending when the loop is gone would complain
+                await asyncio.sleep(0)
                 return
             await asyncio.wait(others, timeout=left_s)
 

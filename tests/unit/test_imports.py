@@ -33,3 +33,15 @@ def test_the_client_imports_nothing_of_the_server_extra() -> None:
     code = f"import sys, ssp_sam.client; print(*(name for name in {heavy} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.split() == []
+
+
+def test_openvino_reports_to_nobody() -> None:
+    code = """if True:
+        import sys
+        import ssp_sam.networks.openvino_conversion
+        import ssp_sam.networks.openvino_network
+        from openvino.tools.ovc import telemetry_utils
+        print(telemetry_utils.tm.__name__, [name for name in sys.modules if name.startswith("openvino_telemetry.")])
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "openvino.tools.ovc.telemetry_stub []"
