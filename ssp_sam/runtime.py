@@ -88,14 +88,16 @@ def _cpu_flags() -> frozenset[str]:
 def cpu_threads(threads: str = "all") -> int:
     """Return how many threads a network computes with.
 
-    threads: a number; "all": one for each core that this process may run on, unless OMP_NUM_THREADS says otherwise; or
-    "auto", which is half of that. The stages of a server compute side by side, each in a process of its own: with a
-    thread for every core in each of them they would wait for one another inside every operation.
+    threads: a number; "all", one for each core that this process may run on; or "auto", half of that; but what
+    OMP_NUM_THREADS says, which the launcher sets for its processes, goes before both. Stages compute side by side, each
+    in a process of its own: with a thread for every core in each they would wait for one another in every operation.
     """
     if threads not in ("all", "auto"):
         return int(threads)
-    allowed = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
-    return allowed if threads == "all" else max(1, allowed // 2)
+    if told := os.environ.get("OMP_NUM_THREADS"):
+        return int(told)
+    cores = len(os.sched_getaffinity(0))
+    return cores if threads == "all" else max(1, cores // 2)
 
 
 def default_device() -> str:

@@ -122,4 +122,4 @@ def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     cores = len(os.sched_getaffinity(0))
     assert (cpu_threads("3"), cpu_threads("all"), cpu_threads("auto")) == (3, cores, max(1, cores // 2))
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    assert (cpu_threads(), cpu_threads("auto")) == (4, 2)
+    assert (cpu_threads("3"), cpu_threads("all"), cpu_threads("auto")) == (3, 4, 4)  # not halved once more
