@@ -15,7 +15,6 @@ from benchmarks.figures import Figure, at_least, table, write_json
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE = ROOT / "docs" / "demo.png"
 REPOSITORY = ROOT / "model_repository"
-CONFIG = ROOT / "configs" / "tiny.toml"
 FULL_SIZE_PRESET = "b224_vit_b"
 
 
@@ -50,16 +49,7 @@ def _runtimes(out: Path) -> Iterator[Figure]:
     script = ROOT / "scripts" / "compare_runtimes.py"
     file = out / "runtimes.json"
     # A process of its own: other runtimes bring threads of their own, which would stay.
-    command = [
-        sys.executable,
-        str(script),
-        "--repository",
-        str(REPOSITORY),
-        "--config",
-        str(CONFIG),
-        "--out",
-        str(file),
-    ]
+    command = [sys.executable, str(script), "--repository", str(REPOSITORY), "--out", str(file)]
     subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
     for line in json.loads(file.read_text(encoding="utf-8")):
         if line["chosen"]:

@@ -30,7 +30,7 @@ from PIL import Image
 
 from ssp_sam.checkpoint import load_stage_module
 from ssp_sam.config import Preset, get_preset
-from ssp_sam.data import SceneGenerator
+from ssp_sam.data import GlyphSet, SceneGenerator
 from ssp_sam.errors import InvalidArgumentError, SegmentationError
 from ssp_sam.networks import load_network
 from ssp_sam.onnx_export import onnx_graph
@@ -43,7 +43,7 @@ from ssp_sam.serving.network_stages import network_stage
 from ssp_sam.serving.repository import Manifest, weights_path
 from ssp_sam.serving.stages import Stage
 from ssp_sam.tokenizer import tokenize
-from ssp_sam.training.config import ConfigError, load_config
+from ssp_sam.training.config import ConfigError, DataConfig, load_config
 
 Arrays = dict[str, npt.NDArray[Any]]
 Call = Callable[[Arrays], Arrays]
@@ -73,7 +73,7 @@ def main() -> int:
         "--stages", nargs="+", choices=NETWORK_STAGES, default=list(NETWORK_STAGES), help="default: all"
     )
     parser.add_argument(
-        "--config", type=Path, metavar="TOML", help="of a training, to draw scenes of its nouns (default: all nouns)"
+        "--config", type=Path, metavar="TOML", help="of a training, to draw scenes like its (default: all nouns, noto)"
     )
     parser.add_argument("--scenes", type=int, default=24, help="test scenes (default: %(default)s)")
     parser.add_argument("--phrases", type=int, default=4, help="phrases of a scene (default: %(default)s)")
@@ -187,8 +187,10 @@ def line(
 
 def scene_rows(preset: Preset, count: int, phrases: int, config: Path | None) -> Iterator[Arrays]:
     """Yield what the stages start from, a row an image: tensors of the contract."""
-    vocabulary = load_config(config).data.vocabulary if config else ()
-    generator = SceneGenerator(split="test", expressions_per_scene=phrases, vocabulary=vocabulary)
+    data = load_config(config).data if config else DataConfig()
+    generator = SceneGenerator(
+        split="test", expressions_per_scene=phrases, glyphs=GlyphSet(data.styles), vocabulary=data.vocabulary
+    )
     for number in range(count):
         scene = generator.scene(number)
         inputs = prepare(Image.fromarray(scene.image), preset)

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssp_sam.errors import SegmentationError
 from ssp_sam.evaluation.datasets import BENCHMARKS, FORMATS, Dataset, DatasetError
@@ -25,6 +25,9 @@ from ssp_sam.evaluation.report import Page, render
 from ssp_sam.evaluation.run import run
 from ssp_sam.evaluation.segmenters import DEFAULT_TIMEOUT_S, LocalSegmenter, Segmenter, ServedSegmenter
 from ssp_sam.evaluation.summary import METRICS, figures, figures_by_kind, table, write_csv
+
+if TYPE_CHECKING:
+    from ssp_sam.training.config import DataConfig
 
 SCENES = "scenes"
 SCENE_SPLITS = ("val", "test", "calibration", "train")
@@ -70,7 +73,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--count", type=int, default=2000, help="how many scenes to draw (default: %(default)s)")
     parser.add_argument(
-        "--config", type=Path, metavar="TOML", help="of a training, to draw scenes of its nouns (default: all nouns)"
+        "--config", type=Path, metavar="TOML", help="of a training, to draw scenes like its (default: all nouns, noto)"
     )
     parser.add_argument("--metrics", choices=METRICS, default="both", help="whose definitions (default: %(default)s)")
     parser.add_argument(
@@ -101,18 +104,17 @@ def _open_dataset(options: argparse.Namespace) -> Dataset:
     if options.dataset == SCENES:
         from ssp_sam.evaluation.datasets.scenes import SceneDataset
 
-        return SceneDataset(options.split, options.count, _vocabulary(options.config))
+        data = _training_data(options.config)
+        return SceneDataset(options.split, options.count, data.vocabulary, data.styles)
     return BENCHMARKS[options.dataset].open(options.split, options.root, options.images, options.format)
 
 
-def _vocabulary(config: Path | None) -> tuple[str, ...]:
-    """Return the nouns that a training was about."""
-    if config is None:
-        return ()
-    from ssp_sam.training.config import ConfigError, load_config
+def _training_data(config: Path | None) -> DataConfig:
+    """Return what a training says of its scenes, or what it would say by default."""
+    from ssp_sam.training.config import ConfigError, DataConfig, load_config
 
     try:
-        return load_config(config).data.vocabulary
+        return load_config(config).data if config else DataConfig()
     except ConfigError as error:
         raise DatasetError(str(error)) from error
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ssp_sam.config import CONTEXT_LENGTH, Preset
-from ssp_sam.data import Expression, SceneGenerator
+from ssp_sam.data import Expression, GlyphSet, SceneGenerator
 from ssp_sam.data.wording import called
 from ssp_sam.preprocess import Geometry, UInt8Array, geometry_of, place_on_square
 from ssp_sam.results import BoolMask
@@ -95,6 +95,18 @@ class Sample:
     def expressions(self) -> list[Expression]:
         """The targets as the generator gave them."""
         return [Expression(*each) for each in zip(self.phrases, self.kinds, self.masks, strict=True)]
+
+
+def scene_generator(data: DataConfig, split: str, expressions: int = 1) -> SceneGenerator:
+    """Return what draws the scenes of a configuration, with so many phrases each."""
+    return SceneGenerator(
+        side_px=data.side_px,
+        seed=data.seed,
+        split=split,
+        expressions_per_scene=expressions,
+        glyphs=GlyphSet(data.styles),
+        vocabulary=data.vocabulary,
+    )
 
 
 def scene_sample(
@@ -335,7 +347,7 @@ class CloseUpBatches(Batches):
     ) -> None:
         super().__init__(images, share)
         self._preset, self._first_image, self._seed = preset, first_image, data.seed
-        self._generator = SceneGenerator(side_px=data.side_px, seed=data.seed, split=split, vocabulary=data.vocabulary)
+        self._generator = scene_generator(data, split)
 
     def __getitem__(self, step: int) -> CloseUps:
         """Return the batch of a step."""
@@ -370,13 +382,7 @@ class SceneBatches(Batches):
         super().__init__(images, share)
         self._form, self._data, self._targets = form, data, targets
         self._expressions, self._first_scene, self._random_offset = expressions, first_scene, random_offset
-        self._generator = SceneGenerator(
-            side_px=data.side_px,
-            seed=data.seed,
-            split=split,
-            expressions_per_scene=expressions,
-            vocabulary=data.vocabulary,
-        )
+        self._generator = scene_generator(data, split, expressions)
 
     def __getitem__(self, step: int) -> Batch:
         """Return the batch of a step."""

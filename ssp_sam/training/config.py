@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssp_sam.config import CONTEXT_LENGTH, PRESETS
+from ssp_sam.data.glyphs import STYLES
 from ssp_sam.evaluation.datasets import BENCHMARKS, FORMATS
 from ssp_sam.modeling.ssp_sam import STAGES
 from ssp_sam.training.objectives import NAMING, OBJECTIVES
@@ -143,7 +144,7 @@ class DataConfig:
     side_px, seed: of scenes, made on the fly.
     workers: that make batches, in each process.
     stretched_share: of the scenes, are stretched to another ratio of width to height, so that padding is not news.
-    vocabulary: the nouns that scenes are about; all if empty.
+    vocabulary: the nouns that scenes are about; all if empty. styles: in which they are drawn.
     embeddings: folder that keeps what SAM's frozen image encoder makes of the images of data sets, in 16 bits; if
         empty, every step computes it anew.
     """
@@ -153,6 +154,7 @@ class DataConfig:
     workers: int = 1
     stretched_share: float = 0.0
     vocabulary: tuple[str, ...] = ()
+    styles: tuple[str, ...] = ("noto",)
     embeddings: str = ""
 
     def __post_init__(self) -> None:
@@ -160,6 +162,8 @@ class DataConfig:
         check_range("seed", self.seed, at_least=0)
         check_range("workers", self.workers, at_least=0)
         check_range("stretched_share", self.stretched_share, at_least=0, at_most=1)
+        for name in self.styles:
+            check_one_of("a name in styles", name, STYLES)
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from ssp_sam.config import get_preset
-from ssp_sam.data import SceneGenerator
 from ssp_sam.evaluation.answers import Answer, answers_to
-from ssp_sam.training.batches import scene_sample
+from ssp_sam.training.batches import scene_generator, scene_sample
 from ssp_sam.training.config import DataConfig, load_config
 from ssp_sam.training.files import load_weights
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, stretched_share: float) ->
         default=stretched_share,
         help="share of images that are stretched, so that they need padding (default: %(default)s)",
     )
-    parser.add_argument("--config", type=Path, help="TOML of the training, for its vocabulary (default: all nouns)")
+    parser.add_argument("--config", type=Path, help="TOML of the training, for its nouns and drawing styles")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default: %(default)s)")
 
 
@@ -42,14 +42,9 @@ def held_out_answers(arguments: argparse.Namespace, split: str) -> Iterator[Answ
     torch.set_num_threads(arguments.threads)
     preset = get_preset(arguments.preset)
     model = load_weights(arguments.checkpoint, preset).eval()
-    data = DataConfig(side_px=256, stretched_share=arguments.stretched_share)
-    generator = SceneGenerator(
-        side_px=data.side_px,
-        seed=data.seed,
-        split=split,
-        expressions_per_scene=EXPRESSIONS_PER_SCENE,
-        vocabulary=load_config(arguments.config).data.vocabulary if arguments.config else (),
-    )
+    trained_on = load_config(arguments.config).data if arguments.config else DataConfig()
+    data = replace(trained_on, seed=0, stretched_share=arguments.stretched_share)
+    generator = scene_generator(data, split, EXPRESSIONS_PER_SCENE)
     for index in tqdm(range(arguments.count), desc=split, unit="scene"):
         sample = scene_sample(generator, index, data, targets="phrases", count=EXPRESSIONS_PER_SCENE)
         yield from answers_to(model, sample.image, sample.expressions)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 def evaluate(out: Path, *model: str) -> tuple[dict[str, Any], list[dict[str, str]]]:
     """Run the script on a few scenes; return what it wrote as JSON and for each sample."""
     command = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), "--dataset", "scenes", "--split", "val"]
-    command += ["--count", "6", "--config", str(ROOT / "configs" / "tiny.toml"), "--out", str(out), *model]
+    command += ["--count", "6", "--out", str(out), *model]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "6/6" in done.stderr, "the bar is full"

@@ -21,9 +21,9 @@ def test_it_fails_when_a_chosen_runtime_is_outside_the_bounds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     options = ["--stages", "mask_decoder", "--scenes", "2", "--phrases", "2", "--repeats", "1", "--threads", "1"]
-    config = ["--repository", str(ROOT / "model_repository"), "--config", str(ROOT / "configs" / "tiny.toml")]
+    repository = ["--repository", str(ROOT / "model_repository")]
     out = ["--out", str(tmp_path / "runtimes.json")]
-    monkeypatch.setattr(sys, "argv", ["compare_runtimes.py", *config, *options, *bounds, *out])
+    monkeypatch.setattr(sys, "argv", ["compare_runtimes.py", *repository, *options, *bounds, *out])
     assert compare_runtimes.main() == code
     lines = json.loads((tmp_path / "runtimes.json").read_text())
     names = {line["runtime"]: line for line in lines if line["stage"] == "mask_decoder"}

@@ -32,7 +32,7 @@ def all_cores() -> Iterator[None]:
 
 
 def test_eight_scenes_are_learned_by_heart() -> None:
-    config = load_config(ROOT / "configs" / "tiny.toml")
+    config = load_config(ROOT / "configs" / "tiny_basics.toml")
     config = dataclasses.replace(config, initial_weights=str(ROOT / "model_repository"), ema_decay=0.9)
     phase = dataclasses.replace(config.phases[-1], steps=STEPS, warmup_steps=5, learning_rate=1e-3)
     assert phase.objective == "masks"

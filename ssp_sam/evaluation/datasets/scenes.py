@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 
-from ssp_sam.data import DataError, Scene, SceneGenerator
+from ssp_sam.data import DataError, GlyphSet, Scene, SceneGenerator
 from ssp_sam.evaluation.datasets.samples import DatasetError, ImageSamples, Json, Sample
 from ssp_sam.results import BoolMask
 
@@ -13,14 +13,16 @@ from ssp_sam.results import BoolMask
 class SceneDataset:
     """The first `count` scenes of a split. Raises DatasetError if they cannot be drawn here.
 
-    vocabulary: the nouns that they are about; all if empty.
+    vocabulary: the nouns that they are about; all if empty. styles: in which they are drawn, names in `STYLES`.
     """
 
-    def __init__(self, split: str, count: int, vocabulary: Collection[str] = ()) -> None:
+    def __init__(
+        self, split: str, count: int, vocabulary: Collection[str] = (), styles: tuple[str, ...] = ("noto",)
+    ) -> None:
         if count < 1:
             raise DatasetError(f"count is {count}; at least 1")
         try:
-            self._generator = SceneGenerator(split=split, vocabulary=vocabulary)
+            self._generator = SceneGenerator(split=split, glyphs=GlyphSet(styles), vocabulary=vocabulary)
         except DataError as error:
             raise DatasetError(str(error)) from error
         self._count = count
