@@ -6,7 +6,7 @@ import signal
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,18 +16,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ssp_sam.config import CONTEXT_LENGTH, Preset
-from ssp_sam.data import Expression, GlyphSet, SceneGenerator
-from ssp_sam.data.wording import called
+from ssp_sam.data import Expression
 from ssp_sam.preprocess import Geometry, UInt8Array, geometry_of, place_on_square
 from ssp_sam.results import BoolMask
 from ssp_sam.tokenizer import tokenize
-from ssp_sam.training.config import ConfigError, DataConfig
-from ssp_sam.training.targets import cell_means, nouns_of, targets_of
+from ssp_sam.training.config import ConfigError
+from ssp_sam.training.targets import targets_of
 
-# A stretched image has a ratio of width to height between 1 / this and this.
-STRETCH_MAX = 1.8
-# Patches are told from so many nouns at once, or from as many as the images of a batch show.
-NOUNS_PER_BATCH = 128
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+AnyBatch = TypeVar("AnyBatch", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,13 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch with its tensors on a device."""
-        return _on_device(self, device)
+        return on_device(self, device)
+
+
+def on_device(batch: AnyBatch, device: torch.device) -> AnyBatch:
+    """Return a dataclass of a batch with its tensors on a device."""
+    tensors: dict[str, Any] = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
+    return replace(batch, **{name: value.to(device) for name, value in tensors.items()})
 
 
 @dataclass(frozen=True)
@@ -97,49 +102,6 @@ class Sample:
         return [Expression(*each) for each in zip(self.phrases, self.kinds, self.masks, strict=True)]
 
 
-def scene_generator(data: DataConfig, split: str, expressions: int = 1) -> SceneGenerator:
-    """Return what draws the scenes of a configuration, with so many phrases each."""
-    return SceneGenerator(
-        side_px=data.side_px,
-        seed=data.seed,
-        split=split,
-        expressions_per_scene=expressions,
-        glyphs=GlyphSet(data.styles),
-        vocabulary=data.vocabulary,
-    )
-
-
-def scene_sample(
-    generator: SceneGenerator, index: int, data: DataConfig, *, targets: str, count: int, with_nouns: bool = False
-) -> Sample:
-    """Draw scene `index` with up to `count` targets ("phrases" or "things"), stretched now and then."""
-    scene = generator.scene(index)
-    rng = np.random.default_rng([data.seed, index])
-    if targets == "things":
-        chosen = rng.permutation(len(scene.things))[:count]
-        sample = Sample(scene.image, [scene.things[i].mask for i in chosen])
-    else:
-        masks, phrases, kinds = zip(*((e.mask, e.phrase, e.kind) for e in scene.expressions), strict=True)
-        sample = Sample(scene.image, masks, phrases, kinds)
-    if with_nouns:
-        sample = replace(sample, things=[(thing.noun, thing.mask) for thing in scene.things])
-    return _stretched(sample, rng) if rng.random() < data.stretched_share else sample
-
-
-def _stretched(sample: Sample, rng: np.random.Generator) -> Sample:
-    """Shorten one side: what is left of, larger than or as red as something else stays so."""
-    height, width = sample.image.shape[:2]
-    ratio = np.exp(rng.uniform(-1, 1) * np.log(STRETCH_MAX))
-    size = (width, round(height / ratio)) if ratio > 1 else (round(width * ratio), height)
-    image = np.asarray(Image.fromarray(sample.image).resize(size, Image.Resampling.BILINEAR))
-
-    def resized(mask: BoolMask) -> BoolMask:
-        return np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
-
-    masks, things = [resized(mask) for mask in sample.masks], [(noun, resized(mask)) for noun, mask in sample.things]
-    return replace(sample, image=image, masks=masks, things=things)
-
-
 @dataclass(frozen=True)
 class BatchForm:
     """How samples are brought into the form that the model takes.
@@ -160,7 +122,7 @@ def make_batch(samples: Sequence[Sample], form: BatchForm) -> Batch:
     """Bring samples, of which all or none have an embedding, into the form that the model takes."""
     preset = form.preset
     images = [Image.fromarray(sample.image) for sample in samples]
-    geometries = [_geometry(sample, preset) for sample in samples]
+    geometries = [geometry_of_sample(sample, preset) for sample in samples]
     embedded = [sample.embedding for sample in samples if sample.embedding is not None]
     sam_images = [
         place_on_square(image, geometry.sam_hw, (0, 0), preset.sam.image_side_px)
@@ -200,7 +162,8 @@ def _stack(arrays: Sequence[npt.NDArray[np.uint8] | npt.NDArray[np.float16]]) ->
     return torch.from_numpy(np.stack(arrays)) if arrays else None
 
 
-def _geometry(sample: Sample, preset: Preset) -> Geometry:
+def geometry_of_sample(sample: Sample, preset: Preset) -> Geometry:
+    """Return where a sample lies on the squares of SAM and CLIP."""
     height, width, _ = sample.image.shape
     geometry = geometry_of((height, width), preset)
     if sample.clip_place is None:
@@ -218,84 +181,6 @@ def _token_ids(sample: Sample, text_positions: int) -> npt.NDArray[np.int32]:
         longest = int((token_ids != 0).sum(axis=1).max())
         raise ValueError(f"text_positions is {text_positions}, but a phrase has {longest} tokens: {sample.phrases}")
     return token_ids[:, :text_positions]
-
-
-def add_nouns(
-    batch: Batch, samples: Sequence[Sample], vocabulary: Sequence[str], preset: Preset, rng: np.random.Generator
-) -> Batch:
-    """Return the batch of `samples` with the nouns of its patches, and others of the vocabulary to tell them from."""
-    chosen = _with_others((noun for sample in samples for noun, _ in sample.things), vocabulary, rng)
-    number = {noun: index for index, noun in enumerate(chosen)}
-    patches = [
-        nouns_of(
-            [mask for _, mask in sample.things],
-            [number[noun] for noun, _ in sample.things],
-            len(chosen),
-            _geometry(sample, preset),
-            preset,
-        )
-        for sample in samples
-    ]
-    token_ids = torch.from_numpy(_called(chosen, rng))
-    return replace(batch, noun_token_ids=token_ids, shown_noun=torch.from_numpy(np.stack(patches)))
-
-
-@dataclass(frozen=True)
-class CloseUps:
-    """Pictures of single things, smaller than CLIP's square.
-
-    image: uint8 (B, 3, s, s); noun: int64 (B,), which of the K nouns each shows; covered: float32 (B, n), the share of
-    each of its n patches that the thing covers; noun_token_ids: int32 (K, L), the nouns in one wording each;
-    place_rc: row and column of CLIP's grid where the first patch is taken to be.
-    """
-
-    image: Tensor
-    noun: Tensor
-    covered: Tensor
-    noun_token_ids: Tensor
-    place_rc: tuple[int, int]
-
-    def to(self, device: torch.device) -> CloseUps:
-        """Return the batch with its tensors on a device."""
-        return _on_device(self, device)
-
-
-def _on_device(batch: AnyBatch, device: torch.device) -> AnyBatch:
-    tensors: dict[str, Any] = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
-    return replace(batch, **{name: value.to(device) for name, value in tensors.items()})
-
-
-AnyBatch = TypeVar("AnyBatch", Batch, CloseUps)
-
-
-def close_ups(
-    generator: SceneGenerator, numbers: Iterable[int], patches: int, preset: Preset, rng: np.random.Generator
-) -> CloseUps:
-    """Draw pictures by number, each of `patches` x `patches` patches of CLIP's image encoder."""
-    drawn = [generator.close_up(number, patches * preset.clip.patch_px) for number in numbers]
-    shown = [thing.noun for _, thing in drawn]
-    chosen = _with_others(shown, generator.vocabulary, rng)
-    covered = cell_means(np.stack([thing.mask for _, thing in drawn]), patches).reshape(len(drawn), -1)
-    row, column = rng.integers(preset.clip.grid - patches + 1, size=2).tolist()
-    return CloseUps(
-        image=torch.from_numpy(np.stack([image for image, _ in drawn]).transpose(0, 3, 1, 2).copy()),
-        noun=torch.tensor([chosen.index(noun) for noun in shown]),
-        covered=torch.from_numpy(covered.astype(np.float32)),
-        noun_token_ids=torch.from_numpy(_called(chosen, rng)),
-        place_rc=(row, column),
-    )
-
-
-def _with_others(shown: Iterable[str], vocabulary: Sequence[str], rng: np.random.Generator) -> list[str]:
-    """Return the nouns that are shown, and others to tell them from."""
-    chosen = sorted(set(shown))
-    others = [noun for noun in vocabulary if noun not in chosen]
-    rng.shuffle(others)
-    return chosen + others[: max(0, NOUNS_PER_BATCH - len(chosen))]
-
-
-def _called(nouns: Sequence[str], rng: np.random.Generator) -> npt.NDArray[np.int32]:
-    return np.concatenate([tokenize([called(noun, rng)]) for noun in nouns])
 
 
 class Batches(Dataset[Any]):
@@ -326,84 +211,6 @@ class Batches(Dataset[Any]):
             worker_init_fn=_start_worker,
         )
         yield from batches
-
-
-# Patches along one side of a close-up, by turns; so many more small ones make a step that all take about as long.
-CLOSE_UP_PATCHES = (4, 4, 6, 8)
-
-
-class CloseUpBatches(Batches):
-    """Batches of close-ups. images: of a step whose close-ups are the smallest; first_image: number of the first."""
-
-    def __init__(
-        self,
-        preset: Preset,
-        data: DataConfig,
-        *,
-        split: str,
-        images: int,
-        first_image: int = 0,
-        share: tuple[int, int] = (0, 1),
-    ) -> None:
-        super().__init__(images, share)
-        self._preset, self._first_image, self._seed = preset, first_image, data.seed
-        self._generator = scene_generator(data, split)
-
-    def __getitem__(self, step: int) -> CloseUps:
-        """Return the batch of a step."""
-        patches = min(CLOSE_UP_PATCHES[step % len(CLOSE_UP_PATCHES)], self._preset.clip.grid)
-        fewer = max(1, round((patches / CLOSE_UP_PATCHES[0]) ** 2))
-        first = self._first_image + step * self._images
-        numbers = [first + own for own in self._own[::fewer]]
-        rng = np.random.default_rng([self._seed, self._first_image, step, self._own.start])
-        return close_ups(self._generator, numbers, patches, self._preset, rng)
-
-
-class SceneBatches(Batches):
-    """Batches of scenes.
-
-    first_scene: number of the phase's first scene, so that phases do not share scenes.
-    random_offset: that of `PhaseConfig`.
-    """
-
-    def __init__(
-        self,
-        form: BatchForm,
-        data: DataConfig,
-        *,
-        split: str,
-        targets: str,
-        images: int,
-        expressions: int,
-        first_scene: int = 0,
-        random_offset: bool = False,
-        share: tuple[int, int] = (0, 1),
-    ) -> None:
-        super().__init__(images, share)
-        self._form, self._data, self._targets = form, data, targets
-        self._expressions, self._first_scene, self._random_offset = expressions, first_scene, random_offset
-        self._generator = scene_generator(data, split, expressions)
-
-    def __getitem__(self, step: int) -> Batch:
-        """Return the batch of a step."""
-        samples = [self._sample(step * self._images + k) for k in self._own]
-        batch = make_batch(samples, self._form)
-        if not self._form.nouns:
-            return batch
-        rng = np.random.default_rng([self._data.seed, self._first_scene, step, self._own.start])
-        return add_nouns(batch, samples, self._generator.vocabulary, self._form.preset, rng)
-
-    def _sample(self, number: int) -> Sample:
-        index = self._first_scene + number
-        sample = scene_sample(
-            self._generator,
-            index,
-            self._data,
-            targets=self._targets,
-            count=self._expressions,
-            with_nouns=self._form.nouns,
-        )
-        return random_place(sample, self._data.seed, index) if self._random_offset else sample
 
 
 def random_place(sample: Sample, *seed: int) -> Sample:

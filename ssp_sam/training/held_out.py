@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from ssp_sam.config import get_preset
 from ssp_sam.evaluation.answers import Answer, answers_to
-from ssp_sam.training.batches import scene_generator, scene_sample
 from ssp_sam.training.config import DataConfig, load_config
 from ssp_sam.training.files import load_weights
+from ssp_sam.training.scenes import scene_generator, scene_sample
 
 EXPRESSIONS_PER_SCENE = 4
 

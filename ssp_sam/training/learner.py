@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ssp_sam.training.batches import Batch, CloseUps
+from ssp_sam.training.batches import Batch
+from ssp_sam.training.close_ups import CloseUps
 from ssp_sam.training.config import PhaseConfig, RunConfig
 from ssp_sam.training.objectives import OBJECTIVES
 from ssp_sam.training.optimization import AveragedWeights, make_optimizer, set_learning_rate

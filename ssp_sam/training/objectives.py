@@ -16,7 +16,8 @@ from ssp_sam.training.trainee import Trainee
 
 if TYPE_CHECKING:
     from ssp_sam.modeling.clip_image import ClipImageEncoder
-    from ssp_sam.training.batches import Batch, CloseUps
+    from ssp_sam.training.batches import Batch
+    from ssp_sam.training.close_ups import CloseUps
 
 Losses = dict[str, Tensor]
 

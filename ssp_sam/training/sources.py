@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ssp_sam.preprocess import UInt8Array
-from ssp_sam.training.batches import CLOSE_UP_PATCHES, Batches, BatchForm, CloseUpBatches, SceneBatches
+from ssp_sam.training.batches import Batches, BatchForm
+from ssp_sam.training.close_ups import CLOSE_UP_PATCHES, CloseUpBatches
 from ssp_sam.training.config import RunConfig
 from ssp_sam.training.embeddings import EmbeddingFiles, encoder_digest
 from ssp_sam.training.objectives import NAMING, OBJECTIVES
 from ssp_sam.training.ranks import Ranks
 from ssp_sam.training.referring import SetBatches, open_sets
+from ssp_sam.training.scenes import SceneBatches
 from ssp_sam.training.trainee import Trainee
 
 VALIDATION_IMAGES_PER_BATCH = 8

@@ -14,7 +14,8 @@ from ssp_sam.evaluation.metrics import Overlap, summarize
 from ssp_sam.postprocess import full_size_mask
 from ssp_sam.preprocess import Geometry
 from ssp_sam.training import losses
-from ssp_sam.training.batches import Batch, CloseUps
+from ssp_sam.training.batches import Batch
+from ssp_sam.training.close_ups import CloseUps
 from ssp_sam.training.objectives import (
     boxed_masks,
     named_patches,

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from ssp_sam.config import get_preset
-from ssp_sam.training.batches import BatchForm, SceneBatches
+from ssp_sam.training.batches import BatchForm
 from ssp_sam.training.config import load_config
 from ssp_sam.training.initial import begin
 from ssp_sam.training.learner import Learner, autocast
 from ssp_sam.training.objectives import NAMING
 from ssp_sam.training.ranks import Ranks
+from ssp_sam.training.scenes import SceneBatches
 from ssp_sam.training.validation import measure, sum_up
 
 ROOT = Path(__file__).parents[2]

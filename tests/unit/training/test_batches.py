@@ -4,17 +4,11 @@ import torch
 
 from ssp_sam.config import Preset, get_preset
 from ssp_sam.data import SceneGenerator
-from ssp_sam.training.batches import (
-    NOUNS_PER_BATCH,
-    Batch,
-    BatchForm,
-    CloseUpBatches,
-    Sample,
-    SceneBatches,
-    make_batch,
-    scene_sample,
-)
+from ssp_sam.training.batches import Batch, BatchForm, Sample, make_batch
+from ssp_sam.training.close_ups import CloseUpBatches
 from ssp_sam.training.config import DataConfig
+from ssp_sam.training.naming import NOUNS_PER_BATCH
+from ssp_sam.training.scenes import SceneBatches, scene_sample
 from ssp_sam.training.targets import UNCLEAR
 
 DATA = DataConfig(side_px=64, stretched_share=0.5)

@@ -9,9 +9,11 @@ from ssp_sam.config import Preset, get_preset
 from ssp_sam.data.names import nouns
 from ssp_sam.tokenizer import tokenize
 from ssp_sam.training import objectives
-from ssp_sam.training.batches import Batch, BatchForm, CloseUpBatches, Sample, SceneBatches, make_batch
+from ssp_sam.training.batches import Batch, BatchForm, Sample, make_batch
+from ssp_sam.training.close_ups import CloseUpBatches
 from ssp_sam.training.config import DataConfig
 from ssp_sam.training.objectives import OBJECTIVES
+from ssp_sam.training.scenes import SceneBatches
 from ssp_sam.training.targets import UNCLEAR
 from ssp_sam.training.trainee import Trainee, draw_weights
 

@@ -12,13 +12,15 @@ from torch import Tensor
 from ssp_sam.config import Preset
 from ssp_sam.evaluation.thumbnails import LONGEST_PX
 from ssp_sam.training.__main__ import main
-from ssp_sam.training.batches import Batches, BatchForm, CloseUpBatches, SceneBatches
+from ssp_sam.training.batches import Batches, BatchForm
+from ssp_sam.training.close_ups import CloseUpBatches
 from ssp_sam.training.config import parse_config
 from ssp_sam.training.files import load_weights
 from ssp_sam.training.learner import Learner, TrainingError
 from ssp_sam.training.objectives import OBJECTIVES
 from ssp_sam.training.ranks import Ranks
 from ssp_sam.training.run import BEST_FILE, CURVES_FILE, EXAMPLES_FILE, LAST_FILE, Run
+from ssp_sam.training.scenes import SceneBatches
 from ssp_sam.training.trainee import MODULES, Trainee, draw_weights
 
 

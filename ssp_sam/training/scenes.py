@@ -1,0 +1,131 @@
+"""Batches of scenes. Seed, step and place in the batch alone decide a sample, so a resumed run sees the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ssp_sam.config import Preset
+from ssp_sam.data import GlyphSet, SceneGenerator
+from ssp_sam.results import BoolMask
+from ssp_sam.training.batches import Batch, Batches, BatchForm, Sample, geometry_of_sample, make_batch, random_place
+from ssp_sam.training.config import DataConfig
+from ssp_sam.training.naming import nouns_to_tell_apart, token_ids_of
+from ssp_sam.training.targets import nouns_of
+
+# A stretched image has a ratio of width to height between 1 / this and this.
+STRETCH_MAX = 1.8
+
+
+def scene_generator(data: DataConfig, split: str, expressions: int = 1) -> SceneGenerator:
+    """Return what draws the scenes of a configuration, with so many phrases each."""
+    return SceneGenerator(
+        side_px=data.side_px,
+        seed=data.seed,
+        split=split,
+        expressions_per_scene=expressions,
+        glyphs=GlyphSet(data.styles),
+        vocabulary=data.vocabulary,
+    )
+
+
+def scene_sample(
+    generator: SceneGenerator, index: int, data: DataConfig, *, targets: str, count: int, with_nouns: bool = False
+) -> Sample:
+    """Draw scene `index` with up to `count` targets ("phrases" or "things"), stretched now and then."""
+    scene = generator.scene(index)
+    rng = np.random.default_rng([data.seed, index])
+    if targets == "things":
+        chosen = rng.permutation(len(scene.things))[:count]
+        sample = Sample(scene.image, [scene.things[i].mask for i in chosen])
+    else:
+        masks, phrases, kinds = zip(*((e.mask, e.phrase, e.kind) for e in scene.expressions), strict=True)
+        sample = Sample(scene.image, masks, phrases, kinds)
+    if with_nouns:
+        sample = replace(sample, things=[(thing.noun, thing.mask) for thing in scene.things])
+    return _stretched(sample, rng) if rng.random() < data.stretched_share else sample
+
+
+def _stretched(sample: Sample, rng: np.random.Generator) -> Sample:
+    """Shorten one side: what is left of, larger than or as red as something else stays so."""
+    height, width = sample.image.shape[:2]
+    ratio = np.exp(rng.uniform(-1, 1) * np.log(STRETCH_MAX))
+    size = (width, round(height / ratio)) if ratio > 1 else (round(width * ratio), height)
+    image = np.asarray(Image.fromarray(sample.image).resize(size, Image.Resampling.BILINEAR))
+
+    def resized(mask: BoolMask) -> BoolMask:
+        return np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+
+    masks, things = [resized(mask) for mask in sample.masks], [(noun, resized(mask)) for noun, mask in sample.things]
+    return replace(sample, image=image, masks=masks, things=things)
+
+
+class SceneBatches(Batches):
+    """Batches of scenes.
+
+    first_scene: number of the phase's first scene, so that phases do not share scenes.
+    random_offset: that of `PhaseConfig`.
+    """
+
+    def __init__(
+        self,
+        form: BatchForm,
+        data: DataConfig,
+        *,
+        split: str,
+        targets: str,
+        images: int,
+        expressions: int,
+        first_scene: int = 0,
+        random_offset: bool = False,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        super().__init__(images, share)
+        self._form, self._data, self._targets = form, data, targets
+        self._expressions, self._first_scene, self._random_offset = expressions, first_scene, random_offset
+        self._generator = scene_generator(data, split, expressions)
+
+    def __getitem__(self, step: int) -> Batch:
+        """Return the batch of a step."""
+        samples = [self._sample(step * self._images + k) for k in self._own]
+        batch = make_batch(samples, self._form)
+        if not self._form.nouns:
+            return batch
+        rng = np.random.default_rng([self._data.seed, self._first_scene, step, self._own.start])
+        return add_nouns(batch, samples, self._generator.vocabulary, self._form.preset, rng)
+
+    def _sample(self, number: int) -> Sample:
+        index = self._first_scene + number
+        sample = scene_sample(
+            self._generator,
+            index,
+            self._data,
+            targets=self._targets,
+            count=self._expressions,
+            with_nouns=self._form.nouns,
+        )
+        return random_place(sample, self._data.seed, index) if self._random_offset else sample
+
+
+def add_nouns(
+    batch: Batch, samples: Sequence[Sample], vocabulary: Sequence[str], preset: Preset, rng: np.random.Generator
+) -> Batch:
+    """Return the batch of `samples` with the nouns of its patches, and others of the vocabulary to tell them from."""
+    chosen = nouns_to_tell_apart((noun for sample in samples for noun, _ in sample.things), vocabulary, rng)
+    number = {noun: index for index, noun in enumerate(chosen)}
+    patches = [
+        nouns_of(
+            [mask for _, mask in sample.things],
+            [number[noun] for noun, _ in sample.things],
+            len(chosen),
+            geometry_of_sample(sample, preset),
+            preset,
+        )
+        for sample in samples
+    ]
+    token_ids = torch.from_numpy(token_ids_of(chosen, rng))
+    return replace(batch, noun_token_ids=token_ids, shown_noun=torch.from_numpy(np.stack(patches)))
