@@ -123,25 +123,27 @@ def predictor(tiny_repository: Path) -> Predictor:
     """The in-process reference on the weights of `tiny_repository`."""
     from ssp_sam.predictor import Predictor
 
-    return Predictor.from_repository(tiny_repository, device="cpu")
+    return Predictor.from_repository(tiny_repository, device="cpu", threads=1)
 
 
 @pytest.fixture(scope="session")
 def stages(tiny_repository: Path) -> dict[str, Stage]:
-    """Every stage of `tiny_repository` by its name, loaded as the served models load them."""
+    """Every stage of `tiny_repository` by its name, loaded as the served models load them, but for their warm-up."""
     from ssp_sam.config import get_preset
-    from ssp_sam.serving import contract
+    from ssp_sam.serving import contract, network_stages
     from ssp_sam.serving.repository import Manifest, model_parameters, weights_path
     from ssp_sam.serving.stages import load_stage
 
     manifest = Manifest.read(tiny_repository)
     preset = get_preset(manifest.preset)
-    return {
-        model.name: load_stage(
-            model.name,
-            {**model_parameters(model, preset, manifest), "threads": "1"},
-            weights_path(tiny_repository, model.name),
-            "cpu",
-        )
-        for model in contract.stage_models(preset, manifest.embedding_dtype)
-    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network_stages, "MEETING_SIZES_S", 0)
+        return {
+            model.name: load_stage(
+                model.name,
+                {**model_parameters(model, preset, manifest), "threads": "1"},
+                weights_path(tiny_repository, model.name),
+                "cpu",
+            )
+            for model in contract.stage_models(preset, manifest.embedding_dtype)
+        }

@@ -5,6 +5,7 @@ Converting a network takes seconds and PyTorch; what comes out is kept on disk, 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -12,6 +13,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -29,6 +31,9 @@ from ssp_sam.serving import contract
 CACHE_VARIABLE = "SSP_SAM_CACHE"
 """The environment variable that says where converted networks are kept; they may be deleted at any time."""
 
+_UNUSED_S = 30 * 24 * 3600.0
+"""What nobody has read for so long is deleted when something new is kept."""
+
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _PARTS = {contract.SSP_PROMPT_GENERATOR: ("compare", "write")}
 _WHOLE = ("whole",)
@@ -42,17 +47,28 @@ _log = logging.getLogger(__name__)
 def load_openvino_network(stage: str, preset: Preset, weights: Path, precision: str, threads: int) -> Network:
     """Return the network of a stage with the parameters of a safetensors file; see `ssp_sam.networks.load_network`."""
     folder = cache_folder() / f"{stage}-{_key(stage, preset, weights)}"
-    names = _PARTS.get(stage, _WHOLE)
-    if all((folder / f"{name}.xml").exists() for name in names):
-        core = openvino.Core()
-        models = {name: core.read_model(folder / f"{name}.xml") for name in names}
-    else:
+    models = _read(stage, folder)
+    if models is None:
         from ssp_sam.checkpoint import load_stage_module
         from ssp_sam.networks.openvino_conversion import convert
 
-        models = convert(stage, load_stage_module(stage, preset, weights), preset)
-        _keep(models, folder)
+        converted = convert(stage, load_stage_module(stage, preset, weights), preset)
+        _keep(converted, folder)
+        # What is read again rounds a few numbers otherwise: every process shall compute the same.
+        models = _read(stage, folder) or converted
     return openvino_network(stage, models, precision, threads)
+
+
+def _read(stage: str, folder: Path) -> dict[str, Any] | None:
+    """Return the parts of a network that was kept, or None if it was not."""
+    files = {name: folder / f"{name}.xml" for name in _PARTS.get(stage, _WHOLE)}
+    if not all(file.exists() for file in files.values()):
+        return None
+    core = openvino.Core()
+    models = {name: core.read_model(file) for name, file in files.items()}
+    with contextlib.suppress(OSError):  # a cache that others may only read
+        os.utime(folder)
+    return models
 
 
 def openvino_network(stage: str, models: Mapping[str, Any], precision: str, threads: int) -> Network:
@@ -130,6 +146,7 @@ def _keep(models: Mapping[str, Any], folder: Path) -> None:
     """Write models for the next process; without a place for them the next one converts again."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        _forget_unused(folder.parent)
         partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
         try:
             for name, model in models.items():
@@ -143,3 +160,10 @@ def _keep(models: Mapping[str, Any], folder: Path) -> None:
             shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         _log.warning("converted networks are not kept in %s (%s): each start converts them again", folder.parent, error)
+
+
+def _forget_unused(cache: Path) -> None:
+    """Delete what belongs to weights, or versions of packages, that are gone by all appearance."""
+    for folder in cache.iterdir():
+        if folder.is_dir() and time.time() - folder.stat().st_mtime > _UNUSED_S:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,8 +12,9 @@ import numpy as np
 from ssp_sam.config import Preset
 from ssp_sam.errors import SegmentationError
 from ssp_sam.networks import Network, as_float32, load_network
-from ssp_sam.runtime import cpu_threads, keep_freed_memory, stage_runtime
+from ssp_sam.runtime import OPENVINO, cpu_threads, keep_freed_memory, stage_runtime
 from ssp_sam.serving import contract
+from ssp_sam.serving.sample_rows import sample_row
 from ssp_sam.serving.stages import (
     Answer,
     Array,
@@ -24,6 +26,9 @@ from ssp_sam.serving.stages import (
     encoded_tokens,
 )
 from ssp_sam.tokenizer import tokenize
+
+# A server that starts has this long for sizes that may come; those of large image encoders do not matter as much.
+MEETING_SIZES_S = 5.0
 
 
 class NetworkStage(Stage):
@@ -190,7 +195,28 @@ def load_network_stage(
     keep_freed_memory()
     runtime = stage_runtime(name, preset, device, parameters["dtype"])
     network = load_network(name, preset, weights, runtime, cpu_threads(parameters["threads"]))
-    return network_stage(name, network, preset, parameters.get("embedding_dtype", "FP32"))
+    embedding_dtype = parameters.get("embedding_dtype", "FP32")
+    stage = network_stage(name, network, preset, embedding_dtype)
+    if runtime.engine == OPENVINO:
+        (model,) = (model for model in contract.stage_models(preset, embedding_dtype) if model.name == name)
+        meet_sizes(stage, model, preset, MEETING_SIZES_S)
+    return stage
+
+
+def meet_sizes(stage: Stage, model: contract.Model, preset: Preset, most_s: float) -> int:
+    """Run a stage on batches of every size that it may meet, the smallest first; return how many there was time for.
+
+    OpenVINO compiles a network for each size when it first comes, which takes longer than to compute. A batch of n
+    images with a phrase each is of size n in both.
+    """
+    largest = preset.phrases_per_chunk if isinstance(stage, PhraseStage) else model.max_batch_size
+    row = sample_row(model, preset, phrases=1)
+    until_s = time.monotonic() + most_s
+    for size in range(1, largest + 1):
+        stage.run([row] * size)
+        if time.monotonic() > until_s:
+            return size
+    return largest
 
 
 def network_stage(name: str, network: Network, preset: Preset, embedding_dtype: str) -> NetworkStage:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -77,6 +79,36 @@ def test_the_second_process_takes_what_the_first_one_kept_and_needs_no_torch(cac
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "False"
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.xml")} == kept
+
+
+@pytest.mark.parametrize("stage", NETWORK_STAGES)
+def test_the_process_that_converts_computes_what_later_ones_do(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    given = arguments(stage, 2)
+    first, later = (load(stage, "openvino", "bf16")(*given) for _ in range(2))
+    for a, b in zip(first, later, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_what_nobody_used_for_long_is_forgotten_when_something_new_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    days = 24 * 3600
+    for name, age_s in (("text_encoder-gone", 40 * days), ("text_encoder-recent", 20 * days)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (0, time.time() - age_s))
+    load("mask_decoder", "openvino", "fp32")
+    left = {folder.name.rpartition("-")[0] for folder in tmp_path.iterdir()}
+    assert left == {"text_encoder", "mask_decoder"}
+    assert not (tmp_path / "text_encoder-gone").exists()
+    (kept,) = tmp_path.glob("mask_decoder-*")
+    os.utime(kept, (0, time.time() - 40 * days))
+    load("mask_decoder", "openvino", "fp32")  # to read it is to use it
+    load("text_encoder", "openvino", "fp32")
+    assert kept.exists()
 
 
 def test_other_weights_are_another_network(cache: Path, tiny_repository: Path) -> None:

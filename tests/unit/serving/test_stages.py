@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Mapping, Sequence
 
@@ -15,6 +16,7 @@ from ssp_sam.predictor import Predictor
 from ssp_sam.preprocess import decode_image
 from ssp_sam.results import decode_rle
 from ssp_sam.serving import contract
+from ssp_sam.serving.network_stages import NetworkStage, meet_sizes
 from ssp_sam.serving.stages import (
     Answer,
     Array,
@@ -117,13 +119,37 @@ def test_the_chain_of_all_stages_is_the_predictor(predictor: Predictor, requests
         size = tuple(known[contract.IMAGE_SIZE.name])
         for n, answer in enumerate(expected):
             mask = decode_rle(known[contract.MASKS.name][n], *size)
-            assert np.mean(mask != answer.mask) < 1e-2  # masks of random weights are noise around the threshold
+            np.testing.assert_array_equal(mask, answer.mask)
             assert known[contract.AREA_PX.name][n] == mask.sum()
             assert known[contract.NO_TARGET.name][n] == answer.no_target
             assert known[contract.SCORE.name][n] == pytest.approx(answer.score, abs=1e-4)
             np.testing.assert_allclose(known[contract.BOX_XYXY_PX.name][n], answer.box_xyxy_px, atol=0.02)
             some_found |= bool(mask.any())
     assert some_found, "only empty masks were compared"
+
+
+# --- sizes ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", contract.NETWORK_STAGES)
+def test_every_size_that_may_come_is_met_before_the_first_request(stages: Stages, name: str) -> None:
+    stage = stages[name]
+    assert isinstance(stage, NetworkStage)
+    (model,) = (model for model in contract.stage_models(TINY, "FP16") if model.name == name)
+    met: list[set[int]] = []
+
+    def network(*arrays: Array) -> tuple[Array, ...]:
+        met.append({len(array) for array in arrays})
+        return stage.network(*arrays)
+
+    watched = copy.copy(stage)
+    watched.network = network
+    largest = model.max_batch_size if name.endswith("image_encoder") else TINY.phrases_per_chunk
+    assert meet_sizes(watched, model, TINY, most_s=1e9) == largest
+    assert met == [{size} for size in range(1, largest + 1)]
+    met.clear()
+    assert meet_sizes(watched, model, TINY, most_s=0) == 1
+    assert met == [{1}]
 
 
 # --- bad rows ---------------------------------------------------------------------------------------------------------
