@@ -59,7 +59,7 @@ def _measure(name: str, preset: Preset, repeats: int) -> Iterator[Figure]:
         answers["ours"] = torch.from_numpy(embedding)
 
     run_ours()  # a runtime may compile at its first call; the package's encoder has nothing to warm up
-    seconds = interleaved({"plain": run_plain, "ours": run_ours}, repeats=repeats, warmup=0)
+    seconds = interleaved({"plain": run_plain, "ours": run_ours}, repeats=repeats, warmup=0, settle_s=0.5)
     how = (
         f"1 image of {side} x {side}, random weights, {torch.get_num_threads()} threads, {repeats} pairs; "
         f"ours in {runtime.name}"

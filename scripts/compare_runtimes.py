@@ -48,6 +48,8 @@ from ssp_sam.training.config import ConfigError, DataConfig, load_config
 Arrays = dict[str, npt.NDArray[Any]]
 Call = Callable[[Arrays], Arrays]
 REFERENCE = Runtime(TORCH, "fp32")
+# Threads that wait for more work spin for some milliseconds, in the time of whatever is called next.
+SETTLE_S = 0.1
 RUNTIMES = (REFERENCE, Runtime(TORCH, "bf16"), Runtime(OPENVINO, "fp32"), Runtime(OPENVINO, "bf16"))
 
 
@@ -235,6 +237,7 @@ def onnxruntime_call(stage: str, preset: Preset, weights: Path, threads: int) ->
     graph = onnx_graph(stage, load_stage_module(stage, preset, weights), preset, "FP32")
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would spin in the others' time
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{stage}.onnx"
         graph.export(file, preset)
@@ -267,10 +270,11 @@ def output_names(stage: str, preset: Preset) -> list[str]:
 
 
 def timed(calls: Mapping[str, Call], tensors: Arrays, repeats: int) -> dict[str, list[float]]:
-    """Return the seconds of calls by turns, after two that do not count."""
+    """Return the seconds of calls by turns, after two that do not count; one engine's threads rest before the next."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(2 + repeats):
         for name, call in calls.items():
+            time.sleep(SETTLE_S)
             start_s = time.perf_counter()
             call(tensors)
             if turn >= 2:
