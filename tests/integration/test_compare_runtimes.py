@@ -12,7 +12,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize(("bounds", "code"), [([], 0), (["--cosine-min", "1.001"], 1)])
+@pytest.mark.parametrize(
+    ("bounds", "code"), [(["--iou-min", "0.8", "--cosine-min", "0.99"], 0), (["--cosine-min", "1.001"], 1)]
+)
 def test_it_fails_when_a_chosen_runtime_is_outside_the_bounds(
     bounds: list[str],
     code: int,
