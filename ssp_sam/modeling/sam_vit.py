@@ -1,9 +1,9 @@
 """The forward pass of `segment_anything`'s image encoder, with fused attention. The weights are the package's own.
 
 The package writes out every attention matrix, adds the relative positions to it and normalises it, each in a pass over
-memory of its own. It also projects the padding
-that its windows need (4,900 tokens for 4,096). Here attention is one fused operation, with the relative positions as
-its bias, and the padding, whose queries, keys and values are the projection's bias, is not computed.
+memory of its own. It also projects the padding that its windows need (4,900 tokens for 4,096). Here attention is one
+fused operation, with the relative positions as its bias, and the padding, whose queries, keys and values are the
+projection's bias, is not computed.
 """
 
 from __future__ import annotations
