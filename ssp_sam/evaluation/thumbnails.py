@@ -52,5 +52,5 @@ def _resized(mask: BoolMask, size_wh: tuple[int, int]) -> Image.Image:
 
 def _edge(area: Image.Image, half_width_px: int) -> Image.Image:
     """Return 255 where a pixel is within `half_width_px` of the border of an area of 255."""
-    size = 2 * half_width_px + 1
-    return ImageChops.subtract(area.filter(ImageFilter.MaxFilter(size)), area.filter(ImageFilter.MinFilter(size)))
+    # The mean of a square is neither of the two where both are in it. (Least and largest values take far longer.)
+    return area.filter(ImageFilter.BoxBlur(half_width_px)).point(lambda mean: 255 if 0 < mean < 255 else 0)

@@ -20,6 +20,7 @@ from ssp_sam.config import CONTEXT_LENGTH, Preset
 
 SEGMENT = "segment"
 SEGMENT_ENSEMBLE = "segment_ensemble"
+SEGMENT_PHRASES = "segment_phrases"
 PREPROCESS = "preprocess"
 SAM_IMAGE_ENCODER = "sam_image_encoder"
 CLIP_IMAGE_ENCODER = "clip_image_encoder"
@@ -36,6 +37,8 @@ STAGE_NAMES = (
     MASK_DECODER,
     POSTPROCESS,
 )
+# Those that work on phrases, one after the other, once what depends on the image alone is known.
+PHRASE_STAGES = (TEXT_ENCODER, SSP_PROMPT_GENERATOR, MASK_DECODER, POSTPROCESS)
 # Those with a network; the others are pre- and postprocessing.
 NETWORK_STAGES = STAGE_NAMES[1:-1]
 # What the text encoder is made of where its network is not Python's.
@@ -336,6 +339,26 @@ def segment_model(preset: Preset) -> Model:
     )
 
 
+def phrases_model(preset: Preset, embedding_dtype: str) -> Model:
+    """Return what `segment` calls when it has the features of an image."""
+    return Model(
+        SEGMENT_PHRASES,
+        "features of an image and phrases -> masks: the stages of phrases, joined by Triton itself",
+        inputs=(
+            image_embedding(preset, embedding_dtype),
+            clip_tokens(preset),
+            GEOMETRY,
+            EXPRESSIONS,
+            MASK_FORMAT,
+            MASK_THRESHOLD,
+        ),
+        outputs=answer_tensors(preset),
+        max_batch_size=1,
+        backend=ENSEMBLE,
+        steps=PHRASE_STAGES,
+    )
+
+
 def ensemble_model(preset: Preset) -> Model:
     """Return the declarative entry: stateless, all inputs required."""
     return Model(
@@ -353,4 +376,5 @@ def all_models(preset: Preset, embedding_dtype: str, backend: str = PYTHON) -> I
     """Yield every model of a repository; backend: one of BACKENDS."""
     yield segment_model(preset)
     yield ensemble_model(preset)
+    yield phrases_model(preset, embedding_dtype)
     yield from (stage_models if backend == PYTHON else onnx_stage_models)(preset, embedding_dtype)

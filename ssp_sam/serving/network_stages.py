@@ -204,18 +204,21 @@ def load_network_stage(
 
 
 def meet_sizes(stage: Stage, model: contract.Model, preset: Preset, most_s: float) -> int:
-    """Run a stage on batches of every size that it may meet, the smallest first; return how many there was time for.
+    """Run a stage on batches of every size that it may meet, as far as there is time; return the largest.
 
     OpenVINO compiles a network for each size when it first comes, which takes longer than to compute. A batch of n
-    images with a phrase each is of size n in both.
+    images with a phrase each is of size n in both. The largest goes first: memory that grows size by size has holes.
     """
     largest = preset.phrases_per_chunk if isinstance(stage, PhraseStage) else model.max_batch_size
     row = sample_row(model, preset, phrases=1)
-    until_s = time.monotonic() + most_s
-    for size in range(1, largest + 1):
+    stage.run([row])
+    began_s = time.perf_counter()
+    stage.run([row])
+    one_s = time.perf_counter() - began_s
+    while largest > 1 and one_s * largest * (largest + 1) / 2 > most_s:
+        largest -= 1
+    for size in range(largest, 1, -1):
         stage.run([row] * size)
-        if time.monotonic() > until_s:
-            return size
     return largest
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol, TypeVar
 
@@ -42,23 +42,11 @@ class StageCall:
     timeout_s: float | None = None
 
 
-Calls = Generator[StageCall, dict[str, Array], T]
-"""Calls of which each may need the answers to those before; it is sent their answers, and returns what they led to."""
+class CallStage(Protocol):
+    """Makes a call and returns its outputs by name, with the batch dimension of 1; raises SegmentationError."""
 
-
-class CallStages(Protocol):
-    """Makes calls one after the other and returns what they led to; raises SegmentationError.
-
-    As one unit of work: a call that follows another one waits for nothing but the stage.
-    """
-
-    async def __call__(self, calls: Calls[T]) -> T:
-        """Outputs carry the batch dimension of 1 as well."""
-
-
-def only(call: StageCall) -> Calls[dict[str, Array]]:
-    """Return a call that stands alone."""
-    return (yield call)
+    async def __call__(self, call: StageCall) -> dict[str, Array]:
+        """See above."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +99,7 @@ class Orchestrator:
     """
 
     def __init__(
-        self, preset: Preset, call: CallStages, cache: FeatureCache[ImageFeatures], *, max_in_flight: int
+        self, preset: Preset, call: CallStage, cache: FeatureCache[ImageFeatures], *, max_in_flight: int
     ) -> None:
         self.call = call
         self.cache = cache
@@ -122,14 +110,6 @@ class Orchestrator:
         self.clip_image = contract.clip_image(preset).name
         self.image_embedding = contract.image_embedding(preset, "FP32").name
         self.clip_tokens = contract.clip_tokens(preset).name
-        self.text_features = (
-            contract.TOKEN_IDS.name,
-            contract.text_embedding(preset).name,
-            contract.word_embeddings(preset).name,
-        )
-        self.prompt_tokens = contract.prompt_tokens(preset).name
-        self.mask_logits = contract.mask_logits(preset).name
-        self.spatial_attention = contract.spatial_attention(preset).name
 
     async def segment(self, request: SegmentRequest) -> dict[str, Array]:
         """Return the outputs asked for, each with the batch dimension of 1; raises SegmentationError."""
@@ -146,55 +126,24 @@ class Orchestrator:
 
     async def _segment(self, request: SegmentRequest) -> dict[str, Array]:
         image_id, features = await self._in_time(request, self._image_features(request))
-        answer = await self._in_time(request, self.call(self._phrases(request, features)))
+        answer = await self._in_time(request, self._phrases(request, features))
         answer[contract.IMAGE_ID.name] = np.array([[image_id.encode()]], dtype=np.object_)
         return {name: answer[name] for name in request.outputs}
 
-    def _phrases(self, request: SegmentRequest, features: ImageFeatures) -> Calls[dict[str, Array]]:
-        """Lead from features of the image to all that the stages say about the phrases."""
-        wanted = request.outputs
-        text = yield _stage_call(
-            request,
-            contract.TEXT_ENCODER,
-            {contract.EXPRESSIONS.name: request.expressions},
-            [*self.text_features, *wanted & {contract.TOKENS.name}],
-        )
-        prompts = yield _stage_call(
-            request,
-            contract.SSP_PROMPT_GENERATOR,
-            {self.clip_tokens: features.clip_tokens, **{name: text[name] for name in self.text_features}},
-            [
-                self.prompt_tokens,
-                contract.BOX_CXCYWH_NORM.name,
-                *wanted & {contract.PHRASE_ATTENTION.name, self.spatial_attention},
-            ],
-        )
-        decoded = yield _stage_call(
-            request,
-            contract.MASK_DECODER,
-            {self.image_embedding: features.image_embedding, self.prompt_tokens: prompts[self.prompt_tokens]},
-            [self.mask_logits, contract.IOU.name],
-        )
-        answer = yield _stage_call(
-            request,
-            contract.POSTPROCESS,
-            {
-                **decoded,
-                contract.BOX_CXCYWH_NORM.name: prompts[contract.BOX_CXCYWH_NORM.name],
-                contract.GEOMETRY.name: features.geometry,
-                contract.MASK_FORMAT.name: np.array([[request.mask_format]], dtype=np.object_),
-                contract.MASK_THRESHOLD.name: np.array([[request.mask_threshold]], dtype=np.float32),
-            },
-            [
-                contract.MASKS.name,
-                contract.BOX_XYXY_PX.name,
-                contract.SCORE.name,
-                contract.NO_TARGET.name,
-                contract.AREA_PX.name,
-                contract.IMAGE_SIZE.name,
-            ],
-        )
-        return {**text, **prompts, **decoded, **answer}
+    async def _phrases(self, request: SegmentRequest, features: ImageFeatures) -> dict[str, Array]:
+        """Return those of the outputs asked for that depend on the phrases."""
+        _check_wanted(request)
+        inputs = {
+            self.image_embedding: features.image_embedding,
+            self.clip_tokens: features.clip_tokens,
+            contract.GEOMETRY.name: features.geometry,
+            contract.EXPRESSIONS.name: request.expressions,
+            contract.MASK_FORMAT.name: np.array([[request.mask_format]], dtype=np.object_),
+            contract.MASK_THRESHOLD.name: np.array([[request.mask_threshold]], dtype=np.float32),
+        }
+        # Triton takes none to mean all.
+        outputs = sorted(request.outputs - {contract.IMAGE_ID.name}) or [contract.SCORE.name]
+        return await self.call(StageCall(contract.SEGMENT_PHRASES, inputs, outputs, _time_left_s(request)))
 
     async def _image_features(self, request: SegmentRequest) -> tuple[str, ImageFeatures]:
         if request.image_id is not None:
@@ -215,11 +164,11 @@ class Orchestrator:
         """Without a deadline: several requests may wait for it, and the next one will want it."""
         files = {contract.IMAGE.name: np.array([[image]], dtype=np.object_)}
         outputs = [self.sam_image, self.clip_image, contract.GEOMETRY.name]
-        inputs = await self.call(only(StageCall(contract.PREPROCESS, files, outputs)))
+        inputs = await self.call(StageCall(contract.PREPROCESS, files, outputs))
         geometry = inputs[contract.GEOMETRY.name]
         sam, clip = await asyncio.gather(
             *(
-                self.call(only(StageCall(model, {name: inputs[name], contract.GEOMETRY.name: geometry}, [output])))
+                self.call(StageCall(model, {name: inputs[name], contract.GEOMETRY.name: geometry}, [output]))
                 for model, name, output in (
                     (contract.SAM_IMAGE_ENCODER, self.sam_image, self.image_embedding),
                     (contract.CLIP_IMAGE_ENCODER, self.clip_image, self.clip_tokens),
@@ -239,17 +188,6 @@ class Orchestrator:
             raise DeadlineExceededError(_TIME_IS_UP) from None
         finally:
             task.cancel()
-
-
-# To ask whether the caller has given up is a round trip to the server: worth it before the stages that cost most.
-_ASKED_BEFORE = (contract.SSP_PROMPT_GENERATOR, contract.MASK_DECODER)
-
-
-def _stage_call(request: SegmentRequest, model: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> StageCall:
-    """Return a call for a request; raises CancelledError or DeadlineExceededError if nobody waits for it any more."""
-    if model in _ASKED_BEFORE:
-        _check_wanted(request)
-    return StageCall(model, inputs, outputs, _time_left_s(request))
 
 
 def _check_wanted(request: SegmentRequest) -> None:

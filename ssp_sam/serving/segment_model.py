@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -22,11 +22,9 @@ from ssp_sam.config import get_preset
 from ssp_sam.errors import DeadlineExceededError, SegmentationError, UnavailableError, error_from_message
 from ssp_sam.serving import contract
 from ssp_sam.serving.feature_cache import FeatureCache
-from ssp_sam.serving.orchestrator import Calls, Orchestrator, SegmentRequest, StageCall
+from ssp_sam.serving.orchestrator import Orchestrator, SegmentRequest, StageCall
 from ssp_sam.serving.stage_model import to_tensor, triton_error
 from ssp_sam.serving.stages import Array
-
-T = TypeVar("T")
 
 METRICS_PERIOD_S = 1.0
 SHUTDOWN_TIMEOUT_S = 30.0
@@ -147,7 +145,7 @@ def _send_error(sender: Any, error: SegmentationError) -> None:
 
 
 class StageCaller:
-    """Calls stages of this server, each chain of calls on a thread of the loop's; see `CallStages`.
+    """Calls models of this server, each call on a thread of the loop's; a `CallStage`.
 
     A call that has begun always runs to its end, also when nobody waits for it any more: Triton does not cancel it,
     and dropping the request object under it corrupts the shared memory of later calls.
@@ -156,9 +154,9 @@ class StageCaller:
     def __init__(self) -> None:
         self.under_way: set[asyncio.Future[Any]] = set()
 
-    async def __call__(self, calls: Calls[T]) -> T:
-        """Make the calls; answers are copies."""
-        work = asyncio.get_running_loop().run_in_executor(None, _make, calls)
+    async def __call__(self, call: StageCall) -> dict[str, Array]:
+        """Make the call; answers are copies."""
+        work = asyncio.get_running_loop().run_in_executor(None, call_stage, call)
         self.under_way.add(work)
         work.add_done_callback(self._ended)
         return await asyncio.shield(work)
@@ -169,18 +167,8 @@ class StageCaller:
             work.exception()  # seen: the one who waited may have gone
 
 
-def _make(calls: Calls[T]) -> T:
-    answer: Any = None  # what starts a generator
-    try:
-        while True:
-            answer = call_stage(calls.send(answer))
-    except StopIteration as end:
-        result: T = end.value
-        return result
-
-
 def call_stage(call: StageCall) -> dict[str, Array]:
-    """Send one row to a stage of this server and return copies of its outputs."""
+    """Send one row to a model of this server and return copies of its outputs."""
     request = pb_utils.InferenceRequest(
         model_name=call.model,
         requested_output_names=list(call.outputs),

@@ -31,8 +31,10 @@ def stage_models(tiny_repository: Path) -> Mapping[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def running_models(stage_models: Mapping[str, Any]) -> Iterator[dict[str, fake_triton.Model]]:
+def running_models(stage_models: Mapping[str, Any], tiny_repository: Path) -> Iterator[dict[str, fake_triton.Model]]:
     """Route calls between models to the stages, one at a time each; a test may put others in their places."""
+
+    from ssp_sam.serving import contract
 
     def serve(model: Any) -> fake_triton.Model:
         lock = threading.Lock()
@@ -45,6 +47,7 @@ def running_models(stage_models: Mapping[str, Any]) -> Iterator[dict[str, fake_t
         return answer
 
     fake_triton.models.update({name: serve(model) for name, model in stage_models.items()})
+    fake_triton.models[contract.SEGMENT_PHRASES] = fake_triton.ensemble(contract.SEGMENT_PHRASES, tiny_repository)
     fake_triton.Logger.errors.clear()
     fake_triton.Logger.warnings.clear()
     yield fake_triton.models

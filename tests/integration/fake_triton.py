@@ -160,9 +160,31 @@ def get_output_tensor_by_name(response: InferenceResponse, name: str) -> Tensor 
     return next((tensor for tensor in response.output_tensors() if tensor.name() == name), None)
 
 
+def _config(repository: Path, name: str) -> pb.ModelConfig:
+    return text_format.Parse((repository / name / "config.pbtxt").read_text(), pb.ModelConfig())
+
+
+def ensemble(name: str, repository: Path) -> Model:
+    """For tests: return an ensemble of a repository, which calls its steps one after the other."""
+    steps = _config(repository, name).ensemble_scheduling.step
+
+    def answer(request: InferenceRequest) -> InferenceResponse:
+        known = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+        for step in steps:
+            inputs = [Tensor(inner, known[outer]) for inner, outer in step.input_map.items() if outer in known]
+            response = models[step.model_name](InferenceRequest(inputs, list(step.output_map), step.model_name))
+            if response.has_error():
+                message = f"in ensemble '{name}', {response.error().message()}"
+                return InferenceResponse(error=TritonError(message, response.error().code()))
+            known |= {step.output_map[each.name()]: each.as_numpy() for each in response.output_tensors()}
+        return InferenceResponse([Tensor(output, known[output]) for output in request.requested_output_names()])
+
+    return answer
+
+
 def model_arguments(repository: Path, name: str) -> dict[str, str]:
     """For tests: return what Triton hands to `initialize` of a model in a repository."""
-    config = text_format.Parse((repository / name / "config.pbtxt").read_text(), pb.ModelConfig())
+    config = _config(repository, name)
     for parameter in config.parameters:
         if parameter == "threads":
             config.parameters[parameter].string_value = "1"

@@ -100,7 +100,7 @@ def test_the_text_encoder_of_the_ensemble_waits_for_the_checks() -> None:
 def test_parameters_are_what_the_stages_read() -> None:
     for name, config in configurations(dtype="bf16").items():
         parameters = {key: value.string_value for key, value in config.parameters.items()}
-        if name == contract.SEGMENT_ENSEMBLE:
+        if config.platform == "ensemble":
             assert parameters == {}
             continue
         assert parameters["preset"] == "tiny"
@@ -118,7 +118,7 @@ def test_warm_up_inputs_are_complete_and_of_the_right_size() -> None:
     files = configuration_files(Manifest("tiny", "auto"))
     sizes = {"TYPE_INT32": 4}
     for name, config in configurations().items():
-        if name in (contract.SEGMENT, contract.SEGMENT_ENSEMBLE):
+        if name == contract.SEGMENT or config.platform == "ensemble":
             assert not config.model_warmup
             continue
         (warmup,) = config.model_warmup

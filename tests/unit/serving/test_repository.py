@@ -73,7 +73,7 @@ def test_every_model_has_a_version_and_python_models_name_their_adapter() -> Non
     files = configuration_files(Manifest("tiny", "auto"))
     for model in contract.all_models(get_preset("tiny"), "FP16"):
         assert any(path.startswith(f"{model.name}/1/") for path in files)
-        if model.name == contract.SEGMENT_ENSEMBLE:
+        if model.backend == contract.ENSEMBLE:
             continue
         source = files[f"{model.name}/1/model.py"].decode()
         compile(source, model.name, "exec")
