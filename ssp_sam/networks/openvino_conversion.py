@@ -1,8 +1,14 @@
-"""From PyTorch modules to models of OpenVINO."""
+"""From PyTorch modules to models of OpenVINO.
+
+As a process of its own (`python -m`) it takes pickled (stage, preset, file of weights, folder) on its standard input
+and writes the parts of the network to the folder.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import pickle
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,7 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssp_sam.checkpoint import load_stage_module
 from ssp_sam.config import Preset
+from ssp_sam.errors import SegmentationError
 from ssp_sam.modeling.ssp import SspPromptGenerator, compare
 from ssp_sam.networks._private_openvino import openvino
 from ssp_sam.onnx_export import example_inputs
@@ -86,3 +94,20 @@ def example_arguments(stage: str, preset: Preset) -> tuple[Tensor, ...]:
         return tuple(values[0] for values in tensors.values())
     of_image, *of_phrases = tensors.values()
     return of_image, *(values[0] for values in of_phrases), torch.zeros(2, dtype=torch.long)
+
+
+def main() -> int:
+    """Convert what standard input asks for; return 1, the error's message the last line, if it cannot be done."""
+    stage, preset, weights, folder = pickle.load(sys.stdin.buffer)
+    try:
+        module = load_stage_module(stage, preset, weights)
+    except SegmentationError as error:
+        print(error.tagged(), file=sys.stderr)
+        return 1
+    for name, model in convert(stage, module, preset).items():
+        openvino.save_model(model, folder / f"{name}.xml", compress_to_fp16=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,7 +10,10 @@ import hashlib
 import json
 import logging
 import os
+import pickle
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -24,6 +27,7 @@ import numpy as np
 
 from ssp_sam.config import Preset
 from ssp_sam.digest import sha256_of
+from ssp_sam.errors import error_from_message
 from ssp_sam.networks import Array, Network
 from ssp_sam.networks._private_openvino import openvino
 from ssp_sam.serving import contract
@@ -47,15 +51,7 @@ _log = logging.getLogger(__name__)
 def load_openvino_network(stage: str, preset: Preset, weights: Path, precision: str, threads: int) -> Network:
     """Return the network of a stage with the parameters of a safetensors file; see `ssp_sam.networks.load_network`."""
     folder = cache_folder() / f"{stage}-{_key(stage, preset, weights)}"
-    models = _read(stage, folder)
-    if models is None:
-        from ssp_sam.checkpoint import load_stage_module
-        from ssp_sam.networks.openvino_conversion import convert
-
-        converted = convert(stage, load_stage_module(stage, preset, weights), preset)
-        _keep(converted, folder)
-        # What is read again rounds a few numbers otherwise: every process shall compute the same.
-        models = _read(stage, folder) or converted
+    models = _read(stage, folder) or _converted(stage, preset, weights, folder)
     return openvino_network(stage, models, precision, threads)
 
 
@@ -142,24 +138,45 @@ def _key(stage: str, preset: Preset, weights: Path) -> str:
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:20]
 
 
-def _keep(models: Mapping[str, Any], folder: Path) -> None:
-    """Write models for the next process; without a place for them the next one converts again."""
+def _converted(stage: str, preset: Preset, weights: Path, folder: Path) -> dict[str, Any]:
+    """Convert a network and keep it in `folder`; without a place to keep it the next process converts it again."""
+    partial = _new_folder(folder.parent)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _forget_unused(folder.parent)
-        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
-        try:
-            for name, model in models.items():
-                openvino.save_model(model, partial / f"{name}.xml", compress_to_fp16=False)
-            try:
+        _convert_in_a_process(stage, preset, weights, partial)
+        if partial.parent == folder.parent:
+            with contextlib.suppress(OSError):  # another process was faster
                 partial.rename(folder)
-            except OSError:
-                if not folder.exists():  # else another process was faster
-                    raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        # Always from the files: what is read from them rounds a few numbers otherwise than what was written to them.
+        models = _read(stage, folder) or _read(stage, partial)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    assert models is not None
+    return models
+
+
+def _new_folder(cache: Path) -> Path:
+    """Return an empty folder, in the cache if that can be written."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        _forget_unused(cache)
+        return Path(tempfile.mkdtemp(dir=cache, prefix=".partial-"))
     except OSError as error:
-        _log.warning("converted networks are not kept in %s (%s): each start converts them again", folder.parent, error)
+        _log.warning("converted networks are not kept in %s (%s): each start converts them again", cache, error)
+        return Path(tempfile.mkdtemp())
+
+
+def _convert_in_a_process(stage: str, preset: Preset, weights: Path, folder: Path) -> None:
+    """Write the parts of a network to a folder. In a process of its own, since PyTorch would stay in this one.
+
+    Raises what converting raises, as far as it is a SegmentationError.
+    """
+    command = [sys.executable, "-m", "ssp_sam.networks.openvino_conversion"]
+    asked = pickle.dumps((stage, preset, weights.resolve(), folder))
+    done = subprocess.run(command, input=asked, stderr=subprocess.PIPE, check=False)
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip()
+        _log.error("the conversion of %s failed:\n%s", stage, said)
+        raise error_from_message(said.rpartition("\n")[2] or f"the conversion of {stage} ended with {done.returncode}")
 
 
 def _forget_unused(cache: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from ssp_sam.config import get_preset
+from ssp_sam.errors import InvalidArgumentError
 from ssp_sam.networks import Array, Network, load_network
 from ssp_sam.networks.openvino_conversion import example_arguments
 from ssp_sam.networks.openvino_network import CACHE_VARIABLE, cache_folder
@@ -81,15 +82,21 @@ def test_the_second_process_takes_what_the_first_one_kept_and_needs_no_torch(cac
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.xml")} == kept
 
 
-@pytest.mark.parametrize("stage", NETWORK_STAGES)
-def test_the_process_that_converts_computes_what_later_ones_do(
-    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_process_that_converts_computes_what_later_ones_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    stage = "ssp_prompt_generator"  # whose files hold a few numbers otherwise than the network that was converted
     given = arguments(stage, 2)
     first, later = (load(stage, "openvino", "bf16")(*given) for _ in range(2))
     for a, b in zip(first, later, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    weights = weights_path(REPOSITORY, "text_encoder")
+    with pytest.raises(InvalidArgumentError, match="mask_decoder"):
+        load_network("mask_decoder", TINY, weights, Runtime("openvino", "fp32"), 1)
+    assert not [*tmp_path.iterdir()], "nothing is left of it"
 
 
 def test_what_nobody_used_for_long_is_forgotten_when_something_new_comes(
