@@ -33,8 +33,8 @@ _TIME_IS_UP = "the time allowed for the request ran out on the server"
 
 
 @dataclass(frozen=True)
-class StageCall:
-    """One row for a stage: inputs by name, with the batch dimension of 1, and the outputs wanted of it."""
+class ModelCall:
+    """One row for a model of the server: inputs by name, with the batch dimension of 1, and the outputs wanted."""
 
     model: str
     inputs: Mapping[str, Array]
@@ -42,10 +42,10 @@ class StageCall:
     timeout_s: float | None = None
 
 
-class CallStage(Protocol):
+class CallModel(Protocol):
     """Makes a call and returns its outputs by name, with the batch dimension of 1; raises SegmentationError."""
 
-    async def __call__(self, call: StageCall) -> dict[str, Array]:
+    async def __call__(self, call: ModelCall) -> dict[str, Array]:
         """See above."""
 
 
@@ -99,7 +99,7 @@ class Orchestrator:
     """
 
     def __init__(
-        self, preset: Preset, call: CallStage, cache: FeatureCache[ImageFeatures], *, max_in_flight: int
+        self, preset: Preset, call: CallModel, cache: FeatureCache[ImageFeatures], *, max_in_flight: int
     ) -> None:
         self.call = call
         self.cache = cache
@@ -143,7 +143,7 @@ class Orchestrator:
         }
         # Triton takes none to mean all.
         outputs = sorted(request.outputs - {contract.IMAGE_ID.name}) or [contract.SCORE.name]
-        return await self.call(StageCall(contract.SEGMENT_PHRASES, inputs, outputs, _time_left_s(request)))
+        return await self.call(ModelCall(contract.SEGMENT_PHRASES, inputs, outputs, _time_left_s(request)))
 
     async def _image_features(self, request: SegmentRequest) -> tuple[str, ImageFeatures]:
         if request.image_id is not None:
@@ -164,11 +164,11 @@ class Orchestrator:
         """Without a deadline: several requests may wait for it, and the next one will want it."""
         files = {contract.IMAGE.name: np.array([[image]], dtype=np.object_)}
         outputs = [self.sam_image, self.clip_image, contract.GEOMETRY.name]
-        inputs = await self.call(StageCall(contract.PREPROCESS, files, outputs))
+        inputs = await self.call(ModelCall(contract.PREPROCESS, files, outputs))
         geometry = inputs[contract.GEOMETRY.name]
         sam, clip = await asyncio.gather(
             *(
-                self.call(StageCall(model, {name: inputs[name], contract.GEOMETRY.name: geometry}, [output]))
+                self.call(ModelCall(model, {name: inputs[name], contract.GEOMETRY.name: geometry}, [output]))
                 for model, name, output in (
                     (contract.SAM_IMAGE_ENCODER, self.sam_image, self.image_embedding),
                     (contract.CLIP_IMAGE_ENCODER, self.clip_image, self.clip_tokens),

@@ -22,7 +22,7 @@ from ssp_sam.config import get_preset
 from ssp_sam.errors import DeadlineExceededError, SegmentationError, UnavailableError, error_from_message
 from ssp_sam.serving import contract
 from ssp_sam.serving.feature_cache import FeatureCache
-from ssp_sam.serving.orchestrator import Orchestrator, SegmentRequest, StageCall
+from ssp_sam.serving.orchestrator import ModelCall, Orchestrator, SegmentRequest
 from ssp_sam.serving.stage_model import to_tensor, triton_error
 from ssp_sam.serving.stages import Array
 
@@ -50,7 +50,7 @@ class SegmentModel:
         self.outputs = {
             tensor["name"]: pb_utils.triton_string_to_numpy(tensor["data_type"]) for tensor in config["output"]
         }
-        self.stages = StageCaller()
+        self.stages = ModelCaller()
         self.orchestrator = Orchestrator(
             preset,
             self.stages,
@@ -59,7 +59,7 @@ class SegmentModel:
         )
         self.loop = asyncio.new_event_loop()
         # A request blocks one of these threads while its phrases pass the stages, and more while its image does.
-        self.loop.set_default_executor(ThreadPoolExecutor(int(parameters["call_threads"]), "call-stage"))
+        self.loop.set_default_executor(ThreadPoolExecutor(int(parameters["call_threads"]), "call-model"))
         self.thread = threading.Thread(target=self.loop.run_forever, name="orchestrator", daemon=True)
         self.thread.start()
         self.metrics = Metrics()
@@ -144,8 +144,8 @@ def _send_error(sender: Any, error: SegmentationError) -> None:
     )
 
 
-class StageCaller:
-    """Calls models of this server, each call on a thread of the loop's; a `CallStage`.
+class ModelCaller:
+    """Calls models of this server, each call on a thread of the loop's; a `CallModel`.
 
     A call that has begun always runs to its end, also when nobody waits for it any more: Triton does not cancel it,
     and dropping the request object under it corrupts the shared memory of later calls.
@@ -154,9 +154,9 @@ class StageCaller:
     def __init__(self) -> None:
         self.under_way: set[asyncio.Future[Any]] = set()
 
-    async def __call__(self, call: StageCall) -> dict[str, Array]:
+    async def __call__(self, call: ModelCall) -> dict[str, Array]:
         """Make the call; answers are copies."""
-        work = asyncio.get_running_loop().run_in_executor(None, call_stage, call)
+        work = asyncio.get_running_loop().run_in_executor(None, call_model, call)
         self.under_way.add(work)
         work.add_done_callback(self._ended)
         return await asyncio.shield(work)
@@ -167,7 +167,7 @@ class StageCaller:
             work.exception()  # seen: the one who waited may have gone
 
 
-def call_stage(call: StageCall) -> dict[str, Array]:
+def call_model(call: ModelCall) -> dict[str, Array]:
     """Send one row to a model of this server and return copies of its outputs."""
     request = pb_utils.InferenceRequest(
         model_name=call.model,

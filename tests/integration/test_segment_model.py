@@ -18,8 +18,8 @@ from ssp_sam.errors import DeadlineExceededError, SegmentationError, Unavailable
 from ssp_sam.predictor import Predictor
 from ssp_sam.results import decode_rle
 from ssp_sam.serving import contract
-from ssp_sam.serving.orchestrator import StageCall
-from ssp_sam.serving.segment_model import SegmentModel, StageCaller, call_stage
+from ssp_sam.serving.orchestrator import ModelCall
+from ssp_sam.serving.segment_model import ModelCaller, SegmentModel, call_model
 
 TINY = get_preset("tiny")
 OUTPUTS = [tensor.name for tensor in contract.segment_model(TINY).outputs]
@@ -245,7 +245,7 @@ def test_a_call_that_has_begun_runs_to_its_end_when_nobody_waits_any_more(make_r
 
     async def main() -> None:
         image = np.array([[make_png()]], dtype=np.object_)
-        call = asyncio.ensure_future(StageCaller()(StageCall("preprocess", {"image": image}, ["geometry"])))
+        call = asyncio.ensure_future(ModelCaller()(ModelCall("preprocess", {"image": image}, ["geometry"])))
         while not gate.entered.acquire(blocking=False):
             await asyncio.sleep(0.01)
         call.cancel()
@@ -266,7 +266,7 @@ def test_arrays_of_a_stage_are_copies(make_png) -> None:
     answer = np.zeros((1, 4, 2), np.int32)
     fake_triton.models["preprocess"] = lambda request: InferenceResponse([fake_triton.Tensor("geometry", answer)])
     image = np.array([[make_png()]], dtype=np.object_)
-    got = call_stage(StageCall("preprocess", {"image": image}, ["geometry"]))
+    got = call_model(ModelCall("preprocess", {"image": image}, ["geometry"]))
     answer.fill(5)  # the stage's memory is used again
     assert not got["geometry"].any()
 

@@ -24,7 +24,7 @@ from ssp_sam.predictor import Predictor
 from ssp_sam.results import decode_rle
 from ssp_sam.serving import contract
 from ssp_sam.serving.feature_cache import FeatureCache
-from ssp_sam.serving.orchestrator import ImageFeatures, Orchestrator, SegmentRequest, StageCall
+from ssp_sam.serving.orchestrator import ImageFeatures, ModelCall, Orchestrator, SegmentRequest
 from ssp_sam.serving.stages import Array, Stage
 
 TINY = get_preset("tiny")
@@ -36,7 +36,7 @@ ANSWER = frozenset(tensor.name for tensor in contract.segment_model(TINY).output
 
 
 class Call:
-    """A `CallStage` in process that notes each call; `before` runs inside of a call, before its answer."""
+    """A `CallModel` in process that notes each call; `before` runs inside of a call, before its answer."""
 
     def __init__(self, answer: Callable[[str, Mapping[str, Array]], Mapping[str, Array]]) -> None:
         self.answer = answer
@@ -44,7 +44,7 @@ class Call:
         self.timeouts_s: list[float | None] = []
         self.before: dict[str, Callable[[], Awaitable[None]]] = {}
 
-    async def __call__(self, call: StageCall) -> dict[str, Array]:
+    async def __call__(self, call: ModelCall) -> dict[str, Array]:
         model, inputs, outputs = call.model, call.inputs, call.outputs
         assert model in CALLED
         self.calls.append((model, frozenset(outputs)))
