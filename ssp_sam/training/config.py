@@ -162,6 +162,8 @@ class DataConfig:
         check_range("seed", self.seed, at_least=0)
         check_range("workers", self.workers, at_least=0)
         check_range("stretched_share", self.stretched_share, at_least=0, at_most=1)
+        if not self.styles:
+            raise ConfigError(f"styles is empty; allowed are {', '.join(STYLES)}")
         for name in self.styles:
             check_one_of("a name in styles", name, STYLES)
 

@@ -1,14 +1,18 @@
+from collections import Counter
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ssp_sam.config import Preset, get_preset
-from ssp_sam.data import SceneGenerator
+from ssp_sam.data import SceneGenerator, glyphs
 from ssp_sam.training.batches import Batch, BatchForm, Sample, make_batch
 from ssp_sam.training.close_ups import CloseUpBatches
 from ssp_sam.training.config import DataConfig
 from ssp_sam.training.naming import NOUNS_PER_BATCH
-from ssp_sam.training.scenes import SceneBatches, scene_sample
+from ssp_sam.training.scenes import SceneBatches, scene_generator, scene_sample
 from ssp_sam.training.targets import UNCLEAR
 
 DATA = DataConfig(side_px=64, stretched_share=0.5)
@@ -118,3 +122,22 @@ def test_only_padding_of_text_may_be_cut(nano: Preset) -> None:
     assert make_batch([sample], BatchForm(nano, 10)).token_ids.shape == (1, 10)
     with pytest.raises(ValueError, match="text_positions is 5, but a phrase has 8 tokens"):
         make_batch([sample], BatchForm(nano, 5))
+
+
+def test_scenes_are_drawn_in_the_styles_of_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(glyphs, "PICTURE_FOLDERS", (tmp_path,))
+    (tmp_path / "fluent-3d").mkdir()
+    for file_name in ("1f415.webp", "1f408.webp"):
+        Image.new("RGBA", (256, 256), (255, 0, 255, 255)).save(tmp_path / "fluent-3d" / file_name, lossless=True)
+    data = DataConfig(side_px=64, styles=("noto", "fluent-3d"), vocabulary=("dog", "cat"))
+    generator = scene_generator(data, "train")
+    drawn, picture = Counter[str](), generator.glyphs.picture
+
+    def noted(noun: str, style: str, longest_px: float) -> Image.Image:
+        drawn[style] += 1
+        return picture(noun, style, longest_px)
+
+    monkeypatch.setattr(generator.glyphs, "picture", noted)
+    for number in range(8):
+        generator.scene(number)
+    assert min(drawn["noto"], drawn["fluent-3d"]) > 5

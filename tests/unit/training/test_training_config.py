@@ -35,6 +35,11 @@ def _phase(**changes: Any) -> dict[str, Any]:
         ({"ema_decay": 1.5}, r"ema_decay is 1.5; must be at most 1"),
         ({"data": {"side": 3}}, r"here: data: unknown side; allowed are side_px"),
         ({"data": {"side_px": 32}}, r"here: data: side_px is 32; must be at least 64"),
+        (
+            {"data": {"styles": ["crayon"]}},
+            r"data: a name in styles 'crayon' is unknown; allowed are noto, fluent",
+        ),
+        ({"data": {"styles": []}}, r"here: data: styles is empty; allowed are noto, fluent-3d"),
         ({"data": 3}, r"here: data: must be a table; got 3"),
         ({"phases": []}, r"there is no \[\[phases\]\]"),
         ({"phases": {}}, r"phases must be a list of tables"),
