@@ -17,6 +17,7 @@ from ssp_sam.data.things import Thing
 SPLITS = ("train", "val", "test", "calibration")
 
 THINGS_MIN, THINGS_MAX = 2, 5
+VOCABULARY_MIN = THINGS_MAX + 3
 SIZE_MIN, SIZE_MAX = 0.10, 0.60  # longer side of a thing before it is turned, as a share of the image's side
 VISIBLE_SHARE_MIN = 0.4  # of a thing, when others and the image's edge hide the rest
 
@@ -80,6 +81,11 @@ class SceneGenerator:
         if unknown:
             raise DataError(f"the vocabulary holds {', '.join(unknown[:5])}, which are no nouns of nouns.txt")
         self.vocabulary = tuple(noun for noun in nouns() if not vocabulary or noun in vocabulary)
+        if len(self.vocabulary) < VOCABULARY_MIN:
+            raise DataError(
+                f"the vocabulary holds {len(self.vocabulary)} nouns; at least {VOCABULARY_MIN}, so that something is "
+                "always absent"
+            )
         self.side_px = side_px
         self.split = split
         self.expressions_per_scene = expressions_per_scene

@@ -45,7 +45,8 @@ class SceneView:
 
     def absent_name(self, groups: bool = False) -> Name:
         """A name of nothing in the scene; half of the time something of the same group as what is there."""
-        fitting = [name for name in self.absent if name.is_group == groups]
+        # With a small vocabulary there may be no such group.
+        fitting = [name for name in self.absent if name.is_group == groups] or self.absent
         if not groups and self.rng.random() < 0.5:
             present_groups = [name for name, _ in self.named if name.is_group]
             if present_groups:

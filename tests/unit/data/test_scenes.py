@@ -109,11 +109,23 @@ def test_splits_seeds_and_numbers_share_no_scene() -> None:
         ({"side_px": 10}, "side_px is 10"),
         ({"seed": -1}, "seed is -1; 0 to 4294967295"),
         ({"expressions_per_scene": 0}, "expressions_per_scene is 0"),
+        ({"vocabulary": ["dog", "gadget"]}, "the vocabulary holds gadget, which are no nouns of nouns.txt"),
+        (
+            {"vocabulary": ["dog", "cat"]},
+            "the vocabulary holds 2 nouns; at least 8, so that something",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(DataError, match=message):
         SceneGenerator(**arguments)  # type: ignore[arg-type]
+
+
+def test_a_small_vocabulary_is_enough_for_phrases_of_every_kind() -> None:
+    vocabulary = ("bear", "cat", "cow", "dog", "duck", "fish", "fox", "frog")  # the only group is never absent
+    generator = SceneGenerator(side_px=64, expressions_per_scene=8, vocabulary=vocabulary)
+    for number in range(30):
+        assert len(generator.scene(number).expressions) == 8
 
 
 def test_a_wrong_number_is_named() -> None:

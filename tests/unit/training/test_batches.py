@@ -127,9 +127,11 @@ def test_only_padding_of_text_may_be_cut(nano: Preset) -> None:
 def test_scenes_are_drawn_in_the_styles_of_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(glyphs, "PICTURE_FOLDERS", (tmp_path,))
     (tmp_path / "fluent-3d").mkdir()
-    for file_name in ("1f415.webp", "1f408.webp"):
-        Image.new("RGBA", (256, 256), (255, 0, 255, 255)).save(tmp_path / "fluent-3d" / file_name, lossless=True)
-    data = DataConfig(side_px=64, styles=("noto", "fluent-3d"), vocabulary=("dog", "cat"))
+    vocabulary = ("bear", "cat", "cow", "dog", "duck", "fish", "fox", "frog")
+    for noun in vocabulary:
+        file = tmp_path / "fluent-3d" / glyphs.picture_file_name(glyphs.characters()[noun])
+        Image.new("RGBA", (256, 256), (255, 0, 255, 255)).save(file, lossless=True)
+    data = DataConfig(side_px=64, styles=("noto", "fluent-3d"), vocabulary=vocabulary)
     generator = scene_generator(data, "train")
     drawn, picture = Counter[str](), generator.glyphs.picture
 
