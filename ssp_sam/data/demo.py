@@ -24,7 +24,7 @@ _LAYOUT = (
 _PHRASES = (
     ("the dog on the left", "position", (0,)),
     ("both dogs", "all", (0, 1)),
-    ("the car and the guitar", "and", (2, 3)),
+    ("the car", "noun", (2,)),
     ("the banana", "noun", (4,)),
     ("the zebra", "absent-noun", ()),
 )
