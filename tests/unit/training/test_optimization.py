@@ -1,5 +1,7 @@
+import json
 import math
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,7 +98,7 @@ def test_sinusoids_tell_every_place_apart() -> None:
     assert apart.min() > 0.5
 
 
-def _average(rank: int, port: int, results: Any) -> None:
+def _average(rank: int, port: int, folder: Path) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     ranks = Ranks(rank, 2)
     parameters = [nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(1))]
@@ -104,16 +106,15 @@ def _average(rank: int, port: int, results: Any) -> None:
     parameters[1].grad = torch.arange(3.0) * (1 + rank)
     ranks.average_gradients(parameters)
     gradients = [parameter.grad.tolist() for parameter in parameters[:2] if parameter.grad is not None]
-    results[rank] = (*gradients, ranks.any(rank == 1), ranks.any(False), ranks.gather({"rank": rank}))
+    found = [*gradients, ranks.any(rank == 1), ranks.any(False), ranks.gather({"rank": rank})]
+    (folder / f"{rank}.json").write_text(json.dumps(found))
     ranks.leave()
 
 
-def test_processes_average_gradients_and_agree_to_stop() -> None:
+def test_processes_average_gradients_and_agree_to_stop(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with multiprocessing.Manager() as manager:
-        results = manager.dict()
-        multiprocessing.spawn(_average, (port, results), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
-        expected = ([[0.5, 0.5], [0.5, 0.5]], [0.0, 1.5, 3.0], True, False, [{"rank": 0}, {"rank": 1}])
-        assert dict(results) == {0: expected, 1: expected}
+    multiprocessing.spawn(_average, (port, tmp_path), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
+    expected = [[[0.5, 0.5], [0.5, 0.5]], [0.0, 1.5, 3.0], True, False, [{"rank": 0}, {"rank": 1}]]
+    assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)] == [expected, expected]
