@@ -30,7 +30,8 @@ def autocast(config: RunConfig, device: torch.device) -> torch.autocast:
 def attention_for_training(device: torch.device) -> AbstractContextManager[None]:
     """Return the context in which attention is plain matrix products on a CPU.
 
-    The fused operation's backward pass takes longer there: steps of SAM's phase took 1.2 times as long with it.
+    The fused operation's backward pass takes longer there: with one process, steps of SAM's phase took 1.2 times as
+    long with it. With two on two cores no difference was seen.
     """
     if device.type != "cpu":
         return nullcontext()
