@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -209,6 +211,7 @@ class Batches(Dataset[Any]):
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             worker_init_fn=_start_worker,
+            multiprocessing_context=_worker_context() if workers else None,
         )
         yield from batches
 
@@ -217,6 +220,16 @@ def random_place(sample: Sample, *seed: int) -> Sample:
     """Return the sample with a place for CLIP's image that the seed decides."""
     down, right = np.random.default_rng(seed).random(2)
     return replace(sample, clip_place=(float(down), float(right)))
+
+
+def _worker_context() -> BaseContext:
+    """Return the context that forks workers from a process without threads: a copy of this one might crash or hang.
+
+    Threads of gRPC, of OpenMP or of a collective do not survive a fork, but the locks they hold do.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _start_worker(_: int) -> None:
