@@ -1,3 +1,4 @@
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from PIL import Image
 
 from ssp_sam.config import Preset, get_preset
 from ssp_sam.data import SceneGenerator, glyphs
-from ssp_sam.training.batches import Batch, BatchForm, Sample, make_batch
+from ssp_sam.training.batches import Batch, Batches, BatchForm, Sample, make_batch
 from ssp_sam.training.close_ups import CloseUpBatches
 from ssp_sam.training.config import DataConfig
 from ssp_sam.training.naming import NOUNS_PER_BATCH
@@ -34,6 +35,17 @@ def test_a_step_has_the_same_batch_whenever_it_is_made(nano: Preset) -> None:
     ahead = list(_batches(nano).loader(range(5, 7), workers=1))
     assert _equal(ahead[1], _batches(nano)[6])
     assert not _equal(ahead[0], ahead[1])
+
+
+class _Parents(Batches):
+    def __getitem__(self, step: int) -> int:
+        return os.getppid()
+
+
+def test_workers_are_not_forked_from_a_process_that_may_have_threads() -> None:
+    parents = _Parents(1, (0, 1))
+    assert list(parents.loader(range(2), workers=0)) == [os.getppid()] * 2
+    assert os.getpid() not in list(parents.loader(range(2), workers=1))
 
 
 def test_processes_share_the_images_of_a_step(nano: Preset) -> None:
