@@ -23,7 +23,7 @@ from ssp_sam.errors import SegmentationError
 grpc.experimental.gevent.init_gevent()  # before any channel exists, or the first call blocks every user
 
 DEMO = Path(__file__).parents[1] / "docs" / "demo.png"
-PHRASES = ("the dog on the left", "both dogs", "the car and the guitar", "the red car", "a banana", "the zebra")
+PHRASES = ("the dog on the left", "both dogs", "the car and the guitar", "the red car", "a lemon", "the zebra")
 RECENT_IMAGES = 8
 
 

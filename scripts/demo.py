@@ -17,7 +17,7 @@ PHRASES = (
     "the dog on the left",
     "both dogs",
     "the car",
-    "the banana",
+    "the lemon",
     "the zebra",
 )
 

@@ -9,10 +9,13 @@ from PIL import Image
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
+PAPER_SHARE = 0.2
+"""Of colours: white or nearly so, as people's pictures of single things often are behind them."""
+
 
 def _colour(rng: np.random.Generator) -> Floats:
-    """A colour, more often dull than gaudy: (3,) in 0 to 255."""
-    grey = rng.uniform(25, 245)
+    """A colour, more often dull than gaudy, and now and then paper: (3,) in 0 to 255."""
+    grey = rng.uniform(235, 262) if rng.random() < PAPER_SHARE else rng.uniform(10, 250)
     spread = (6, 20, 45)[int(rng.integers(3))]
     return np.clip(grey + rng.normal(0, spread, 3), 0, 255).astype(np.float32)
 
@@ -45,9 +48,15 @@ def flat(side_px: int, rng: np.random.Generator) -> Pixels:
 
 
 def gradient(side_px: int, rng: np.random.Generator) -> Pixels:
-    """A slope between two colours."""
-    first = _colour(rng)
-    return _mix(_ramp(side_px, rng), first, _near(first, rng, 50))
+    """A slope between two colours, or from one over another to a third, as of sky and meadow."""
+    first, ramp = _colour(rng), _ramp(side_px, rng)
+    if rng.random() < 0.5:
+        return _mix(ramp, first, _near(first, rng, 50))
+    bend = np.float32(rng.uniform(0.3, 0.7))
+    middle = _near(first, rng, 50)
+    below = _mix(np.clip(ramp / bend, 0, 1), first, middle)
+    above = _mix(np.clip((ramp - bend) / (1 - bend), 0, 1), middle, _near(middle, rng, 50))
+    return np.where((ramp < bend)[..., None], below, above)
 
 
 def grain(side_px: int, rng: np.random.Generator) -> Pixels:

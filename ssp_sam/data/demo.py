@@ -17,7 +17,7 @@ _LAYOUT = (
     ("dog", 165, (505, 345), 0, True),
     ("automobile", 215, (190, 370), 0, False),
     ("guitar", 200, (330, 165), 12, False),
-    ("banana", 150, (540, 120), 0, False),
+    ("lemon", 150, (540, 120), 0, False),
 )
 
 # Phrase, kind, numbers of what it means in the layout.
@@ -25,7 +25,7 @@ _PHRASES = (
     ("the dog on the left", "position", (0,)),
     ("both dogs", "all", (0, 1)),
     ("the car", "noun", (2,)),
-    ("the banana", "noun", (4,)),
+    ("the lemon", "noun", (4,)),
     ("the zebra", "absent-noun", ()),
 )
 

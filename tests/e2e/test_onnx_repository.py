@@ -29,7 +29,7 @@ from ssp_sam.serving.repository import onnx_path, weights_path
 from ssp_sam.serving.server import ServerSettings, TritonServer
 
 ROOT = Path(__file__).parents[2]
-PHRASES = ("the dog on the left", "both dogs", "the car and the guitar", "the banana", "the zebra")
+PHRASES = ("the dog on the left", "both dogs", "the car and the guitar", "the lemon", "the zebra")
 
 
 @pytest.fixture(scope="module")

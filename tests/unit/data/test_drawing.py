@@ -6,7 +6,7 @@ from PIL import Image
 
 from ssp_sam.data import DataError, GlyphSet, GlyphStyleNotFoundError
 from ssp_sam.data.__main__ import main
-from ssp_sam.data.backgrounds import WEIGHTS
+from ssp_sam.data.backgrounds import WEIGHTS, flat, gradient
 from ssp_sam.data.canvas import Canvas
 from ssp_sam.data.contact_sheet import outline
 from ssp_sam.data.demo import demo_scene
@@ -79,6 +79,21 @@ def test_backgrounds_are_pictures_of_the_asked_size(kind) -> None:  # type: igno
         assert pixels.dtype == np.uint8
         again = kind(96, np.random.default_rng(seed))
         assert np.array_equal(pixels, again)
+
+
+def test_a_fifth_of_backgrounds_is_paper() -> None:
+    rng = np.random.default_rng(7)
+    darkest = [int(flat(8, rng).min()) for _ in range(400)]
+    assert 0.1 < np.mean([value >= 225 for value in darkest]) < 0.3
+    assert min(darkest) < 30
+
+
+def test_gradients_go_by_way_of_a_third_colour_in_half_of_all_cases() -> None:
+    def is_bent(seed: int) -> bool:
+        colours = np.unique(gradient(64, np.random.default_rng(seed)).reshape(-1, 3), axis=0).astype(float)
+        return bool(np.linalg.svd(colours - colours.mean(axis=0), compute_uv=False)[1] > 20)
+
+    assert 0.25 < np.mean([is_bent(seed) for seed in range(100)]) < 0.6
 
 
 def test_a_sprite_is_scaled_and_turned_about_its_middle() -> None:
