@@ -29,7 +29,7 @@ from ssp_sam.config import Preset
 from ssp_sam.digest import sha256_of
 from ssp_sam.errors import error_from_message
 from ssp_sam.networks import Array, Network
-from ssp_sam.networks._private_openvino import openvino
+from ssp_sam.networks._private_openvino import CORE
 from ssp_sam.serving import contract
 
 CACHE_VARIABLE = "SSP_SAM_CACHE"
@@ -60,8 +60,7 @@ def _read(stage: str, folder: Path) -> dict[str, Any] | None:
     files = {name: folder / f"{name}.xml" for name in _PARTS.get(stage, _WHOLE)}
     if not all(file.exists() for file in files.values()):
         return None
-    core = openvino.Core()
-    models = {name: core.read_model(file) for name, file in files.items()}
+    models = {name: CORE.read_model(file) for name, file in files.items()}
     with contextlib.suppress(OSError):  # a cache that others may only read
         os.utime(folder)
     return models
@@ -88,7 +87,7 @@ class _Part:
             "ENABLE_CPU_PINNING": False,
         }
         self._dtypes = [tensor.get_element_type().to_dtype() for tensor in model.inputs]
-        self._compiled = openvino.Core().compile_model(model, "CPU", settings)
+        self._compiled = CORE.compile_model(model, "CPU", settings)
         self._of_thread = threading.local()
 
     def __call__(self, *arrays: Array) -> tuple[Array, ...]:

@@ -63,6 +63,29 @@ def test_it_answers_what_pytorch_answers_for_any_number_of_images_and_phrases(st
             np.testing.assert_allclose(a, b, atol=2e-4 * float(np.abs(a).max()))
 
 
+def test_a_signal_is_survived_when_another_thread_let_go_of_the_network(cache: Path) -> None:
+    load("mask_decoder", "openvino", "fp32")
+    script = f"""if True:
+        import faulthandler, gc, signal, threading
+        from ssp_sam.config import get_preset
+        from ssp_sam.networks import load_network
+        from ssp_sam.runtime import Runtime
+        from ssp_sam.serving.repository import weights_path
+        faulthandler.enable()  # handlers then have a stack of their own
+        seen = []
+        signal.signal(signal.SIGCHLD, lambda *_: seen.append("signal"))
+        weights = weights_path({str(REPOSITORY)!r}, "mask_decoder")
+        held = [load_network("mask_decoder", get_preset("tiny"), weights, Runtime("openvino", "fp32"), 1)]
+        thread = threading.Thread(target=lambda: (held.clear(), gc.collect()))
+        thread.start()
+        thread.join()
+        signal.raise_signal(signal.SIGCHLD)
+        print(*seen)
+    """
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout.strip()) == (0, "signal"), done.stderr
+
+
 def test_the_second_process_takes_what_the_first_one_kept_and_needs_no_torch(cache: Path) -> None:
     load("ssp_prompt_generator", "openvino", "fp32")
     kept = {path: path.stat().st_mtime_ns for path in cache.rglob("*.xml")}
