@@ -3,8 +3,9 @@
 A phrase is made only where people would agree on its meaning.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -229,7 +230,7 @@ def _absent(kind: str, view: SceneView) -> str:
     return wording.with_the(bare, rng)
 
 
-def _kinds_in_random_order(weights: dict[str, float], rng: np.random.Generator) -> list[str]:
+def _kinds_in_random_order(weights: Mapping[str, float], rng: np.random.Generator) -> list[str]:
     """All kinds, the heavier the earlier: the first is drawn by weight, the second from the rest, and so on."""
     times = rng.exponential(size=len(weights)) / np.array(list(weights.values()))
     return [list(weights)[i] for i in np.argsort(times)]
@@ -239,9 +240,11 @@ def _targets_of(things: Sequence[Thing]) -> Targets:
     return frozenset(map(id, things))
 
 
-def _draw_present(view: SceneView, meant: Collection[Targets]) -> tuple[str, str, list[Thing]] | None:
+def _draw_present(
+    view: SceneView, meant: Collection[Targets], weights: Mapping[str, float]
+) -> tuple[str, str, list[Thing]] | None:
     """A random kind, phrase and what it means; None where the scene offers nothing that is new."""
-    for kind in _kinds_in_random_order(PRESENT_WEIGHTS, view.rng):
+    for kind in _kinds_in_random_order(weights, view.rng):
         found = _present(kind, view)
         if found is not None:
             fresh = _targets_of(found[1]) not in meant or view.rng.random() < SAME_TARGET_SHARE
@@ -250,7 +253,11 @@ def _draw_present(view: SceneView, meant: Collection[Targets]) -> tuple[str, str
 
 
 def expressions_for(
-    scene_things: Sequence[Thing], rng: np.random.Generator, count: int, vocabulary: Collection[str] = ()
+    scene_things: Sequence[Thing],
+    rng: np.random.Generator,
+    count: int,
+    vocabulary: Collection[str] = (),
+    emphasis: Mapping[str, float] = MappingProxyType({}),
 ) -> tuple[Expression, ...]:
     """Choose and word `count` different phrases for a scene and work out their truth masks.
 
@@ -259,20 +266,26 @@ def expressions_for(
         rng: decides everything that is random here.
         count: how many phrases.
         vocabulary: the nouns that absent things are drawn from; all if empty.
+        emphasis: kind -> how many times as often it is tried as it is by itself.
 
     Returns:
         Exactly `count` expressions; about `ABSENT_SHARE` of them have no target.
     """
     view = SceneView(scene_things, rng, vocabulary)
+    present, absent = (
+        {kind: weight * emphasis.get(kind, 1.0) for kind, weight in weights.items()}
+        for weights in (PRESENT_WEIGHTS, ABSENT_WEIGHTS)
+    )
     result: dict[str, Expression] = {}
     meant: set[Targets] = set()
     while len(result) < count:
         tries = 0 if rng.random() < ABSENT_SHARE else _PRESENT_TRIES
         drawn = next(
-            (found for _ in range(tries) if (found := _draw_present(view, meant)) and found[1] not in result), None
+            (found for _ in range(tries) if (found := _draw_present(view, meant, present)) and found[1] not in result),
+            None,
         )
         if drawn is None:
-            kind = _kinds_in_random_order(ABSENT_WEIGHTS, rng)[0]
+            kind = _kinds_in_random_order(absent, rng)[0]
             drawn = kind, _absent(kind, view), []
         kind, phrase, targets = drawn
         if phrase not in result:

@@ -1,7 +1,8 @@
 """Scenes: things cut out on a background, some hidden in part, with phrases for them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ from ssp_sam.data.backgrounds import random_background
 from ssp_sam.data.canvas import Canvas
 from ssp_sam.data.glyphs import DataError, GlyphSet
 from ssp_sam.data.names import GROUPS, names_a_colour, nouns, words_of
-from ssp_sam.data.phrases import Expression, expressions_for
+from ssp_sam.data.phrases import KINDS, Expression, expressions_for
 from ssp_sam.data.rendering import DYES, Sprite, dye_matrix, jitter_matrix, make_sprite
 from ssp_sam.data.things import Thing
 
@@ -55,6 +56,7 @@ class SceneGenerator:
         expressions_per_scene: phrases a scene.
         glyphs: the pictures, by default those of `GlyphSet()`; its styles are part of what decides a scene.
         vocabulary: the nouns that scenes and phrases are about; all if empty.
+        emphasis: kind of phrase -> how many times as often it is tried as it is by itself.
 
     Raises:
         DataError: an argument is out of range.
@@ -70,6 +72,7 @@ class SceneGenerator:
         expressions_per_scene: int = 4,
         glyphs: GlyphSet | None = None,
         vocabulary: Collection[str] = (),
+        emphasis: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         if split not in SPLITS:
             raise DataError(f"no split {split!r}; there are {', '.join(SPLITS)}")
@@ -90,6 +93,10 @@ class SceneGenerator:
         self.split = split
         self.expressions_per_scene = expressions_per_scene
         self.glyphs = glyphs or GlyphSet()
+        unknown = sorted(set(emphasis) - set(KINDS))
+        if unknown:
+            raise DataError(f"emphasis names {', '.join(unknown)}; there are {', '.join(KINDS)}")
+        self._emphasis = emphasis
         self._seed = _checked_word(seed, "seed")
 
     def scene(self, index: int) -> Scene:
@@ -117,7 +124,9 @@ class SceneGenerator:
                     break
                 size = max(SIZE_MIN, size * 0.93)
         things = canvas.things()
-        expressions = expressions_for(things, rng, self.expressions_per_scene, frozenset(self.vocabulary))
+        expressions = expressions_for(
+            things, rng, self.expressions_per_scene, frozenset(self.vocabulary), self._emphasis
+        )
         return Scene(canvas.image(), things, expressions)
 
     def close_up(self, index: int, side_px: int) -> tuple[npt.NDArray[np.uint8], Thing]:

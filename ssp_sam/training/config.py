@@ -10,6 +10,7 @@ from typing import Any
 
 from ssp_sam.config import CONTEXT_LENGTH, PRESETS
 from ssp_sam.data.glyphs import STYLES
+from ssp_sam.data.phrases import KINDS
 from ssp_sam.evaluation.datasets import BENCHMARKS, FORMATS
 from ssp_sam.modeling.ssp_sam import STAGES
 from ssp_sam.training.objectives import NAMING, OBJECTIVES
@@ -20,6 +21,8 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+OPTIMIZERS = ("adamw", "muon")
 
 __all__ = [
     "ConfigError",
@@ -45,6 +48,7 @@ class PhaseConfig:
         `final_learning_rate_share`. Epochs keep one rate each: from `lowest_learning_rate` up over `warmup_epochs`,
         then on half a cosine, which began with the first epoch, back down to it.
     train_from_epoch: module of `train` -> the epoch, counted from 0, before which it is frozen.
+    emphasis: kind of phrase -> how many times as often scenes have it as held-out scenes do.
     sets: names of the run's data sets that are united; if empty, scenes are drawn.
     text_positions: text is cut to that many positions, to save time. Only padding may be cut, which nothing but the
         backward direction of the GRU ever sees; validation works on all positions.
@@ -52,6 +56,7 @@ class PhaseConfig:
     half_square_masks: compare masks as the release does, on SAM's square at half its side, to which logits are
         enlarged; else on the logits' own cells.
     absent_weight: how much more a phrase without target counts in the cross entropies.
+    optimizer: of `OPTIMIZERS`: AdamW for everything, or Muon for matrices and AdamW for the rest.
     decay_all: let the weights decay of vectors and tables of embeddings too.
     """
 
@@ -69,9 +74,11 @@ class PhaseConfig:
     final_learning_rate_share: float = 0.01
     lowest_learning_rate: float = 0.0
     train_from_epoch: Mapping[str, int] = field(default_factory=dict)
+    emphasis: Mapping[str, float] = field(default_factory=dict)
     sets: tuple[str, ...] = ()
     weight_decay: float = 0.0
     decay_all: bool = False
+    optimizer: str = "adamw"
     adam_beta2: float = 0.99
     gradient_clip: float = 1.0
     absent_weight: float = 1.0
@@ -81,6 +88,7 @@ class PhaseConfig:
 
     def __post_init__(self) -> None:
         check_one_of("objective", self.objective, OBJECTIVES)
+        check_one_of("optimizer", self.optimizer, OPTIMIZERS)
         for name in ("images_per_step", "expressions_per_image"):
             check_range(name, getattr(self, name), at_least=1)
         for name in ("learning_rate", "gradient_clip"):
@@ -95,8 +103,9 @@ class PhaseConfig:
         for name, table, allowed in (
             ("train", self.train, MODULES),
             ("loss_weights", self.loss_weights, objective.losses),
+            ("emphasis", self.emphasis, KINDS),
         ):
-            if not table:
+            if not table and name != "emphasis":
                 raise ConfigError(f"{name} is empty; allowed are {', '.join(allowed)}")
             for key, value in table.items():
                 check_one_of(f"a name in {name}", key, allowed)
@@ -106,6 +115,8 @@ class PhaseConfig:
             raise ConfigError(f"objective {self.objective!r} needs {objective.targets}, which only scenes have")
         if self.sets and NAMING in self.loss_weights:
             raise ConfigError(f"the loss {NAMING!r} needs to know what patches show, which only scenes tell")
+        if self.sets and self.emphasis:
+            raise ConfigError("emphasis goes with scenes; the phrases of data sets are as they are")
 
     def _check_length(self) -> None:
         if (self.steps > 0) == (self.epochs > 0):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -21,8 +22,10 @@ from ssp_sam.training.targets import nouns_of
 STRETCH_MAX = 1.8
 
 
-def scene_generator(data: DataConfig, split: str, expressions: int = 1) -> SceneGenerator:
-    """Return what draws the scenes of a configuration, with so many phrases each."""
+def scene_generator(
+    data: DataConfig, split: str, expressions: int = 1, emphasis: Mapping[str, float] = MappingProxyType({})
+) -> SceneGenerator:
+    """Return what draws the scenes of a configuration, with so many phrases each; emphasis: of `SceneGenerator`."""
     return SceneGenerator(
         side_px=data.side_px,
         seed=data.seed,
@@ -30,6 +33,7 @@ def scene_generator(data: DataConfig, split: str, expressions: int = 1) -> Scene
         expressions_per_scene=expressions,
         glyphs=GlyphSet(data.styles),
         vocabulary=data.vocabulary,
+        emphasis=emphasis,
     )
 
 
@@ -68,7 +72,7 @@ class SceneBatches(Batches):
     """Batches of scenes.
 
     first_scene: number of the phase's first scene, so that phases do not share scenes.
-    random_offset: that of `PhaseConfig`.
+    random_offset, emphasis: those of `PhaseConfig`.
     """
 
     def __init__(
@@ -82,12 +86,13 @@ class SceneBatches(Batches):
         expressions: int,
         first_scene: int = 0,
         random_offset: bool = False,
+        emphasis: Mapping[str, float] = MappingProxyType({}),
         share: tuple[int, int] = (0, 1),
     ) -> None:
         super().__init__(images, share)
         self._form, self._data, self._targets = form, data, targets
         self._expressions, self._first_scene, self._random_offset = expressions, first_scene, random_offset
-        self._generator = scene_generator(data, split, expressions)
+        self._generator = scene_generator(data, split, expressions, emphasis)
 
     def __getitem__(self, step: int) -> Batch:
         """Return the batch of a step."""

@@ -204,6 +204,15 @@ def test_every_kind_occurs_and_about_the_stated_share_is_absent(scenes: list[Sce
     assert ABSENT_SHARE - 0.04 < absent < ABSENT_SHARE + 0.04
 
 
+def test_what_is_emphasised_occurs_more_often_and_the_things_stay() -> None:
+    emphases = ({}, {"size": 4.0, "absent-and": 5.0})
+    plain, emphatic = ([SceneGenerator(side_px=64, emphasis=e).scene(n) for n in range(100)] for e in emphases)
+    counts, more = (Counter(e.kind for scene in scenes for e in scene.expressions) for scenes in (plain, emphatic))
+    for kind in ("size", "absent-and"):
+        assert more[kind] > 1.5 * counts[kind] > 0, kind
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(plain, emphatic, strict=True))
+
+
 def test_phrases_are_clean_and_differ_within_a_scene(scenes: list[Scene]) -> None:
     for scene in scenes:
         phrases = [expression.phrase for expression in scene.expressions]

@@ -114,6 +114,7 @@ def test_splits_seeds_and_numbers_share_no_scene() -> None:
             {"vocabulary": ["dog", "cat"]},
             "the vocabulary holds 2 nouns; at least 8, so that something",
         ),
+        ({"emphasis": {"sizes": 2.0}}, "emphasis names sizes; there are noun, position, size, "),
     ],
 )
 def test_wrong_arguments_are_named(arguments: dict[str, object], message: str) -> None:

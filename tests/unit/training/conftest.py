@@ -59,6 +59,7 @@ _RUN = {
             "objective": "masks",
             "steps": 3,
             "warmup_steps": 2,
+            "optimizer": "muon",
             "train": {"ssp_prompt_generator": 1.0, "mask_decoder": 0.5},
             "loss_weights": {"mask_bce": 1.0, "mask_dice": 1.0, "iou_mse": 1.0, "box_l1": 1.0, "box_giou": 1.0},
         },

@@ -71,6 +71,38 @@ def test_only_matrices_decay(run_table: dict[str, Any], nano: Preset) -> None:
     assert decay.keys() == {id(p) for module in trained for p in module.parameters()}
 
 
+def test_muon_takes_the_matrices_between_layers(run_table: dict[str, Any], nano: Preset) -> None:
+    run_table["phases"][1]["train"] = {"ssp_prompt_generator": 1.0, "sam_image_encoder": 0.5}
+    trainee = Trainee(nano)
+    optimizers = {
+        name: make_optimizer(trainee, parse_config(run_table | {"phases": [phase]}, "here").phases[0])
+        for name in ("adamw", "muon")
+        for phase in [run_table["phases"][1] | {"optimizer": name}]
+    }
+    updated = {
+        name: [id(p) for group in optimizer.param_groups for p in group["params"]]
+        for name, optimizer in optimizers.items()
+    }
+    assert sorted(updated["muon"]) == sorted(updated["adamw"])  # each parameter once
+    by_muon = {
+        id(p): group["rate_share"]
+        for group in optimizers["muon"].param_groups
+        if "ns_steps" in group
+        for p in group["params"]
+    }
+    prompts, encoder = trainee.model.ssp_prompt_generator, trainee.model.sam_image_encoder
+    assert by_muon[id(prompts.generator.layers[0].self_attn.in_proj_weight)] == 1.0
+    assert by_muon[id(encoder.vit.blocks[0].mlp.lin1.weight)] == 0.5
+    for other in (
+        prompts.fuse.bias,
+        prompts.generator.position.weight,
+        prompts.generator.bbox_embed.layers[-1].weight,
+        encoder.vit.patch_embed.proj.weight,
+        encoder.vit.blocks[1].attn.rel_pos_h,
+    ):
+        assert id(other) not in by_muon
+
+
 def test_averaged_weights() -> None:
     module = nn.Linear(1, 1, bias=False)
     with torch.no_grad():

@@ -63,6 +63,12 @@ def test_mistakes_in_a_run_are_named(run_table: dict[str, Any], changes: dict[st
             {"sets": ["refcoco"], "loss_weights": {"naming": 1.0}},
             r"the loss 'naming' needs to know what patches show, which only scenes tell",
         ),
+        (
+            {"sets": ["refcoco"], "emphasis": {"size": 2.0}},
+            r"emphasis goes with scenes; the phrases of data sets are as they are",
+        ),
+        ({"emphasis": {"colours": 2.0}}, r"a name in emphasis 'colours' is unknown; allowed are noun, position, size"),
+        ({"optimizer": "sgd"}, r"optimizer 'sgd' is unknown; allowed are adamw, muon"),
         ({"sets": "refcoco"}, r"phases\[0\]: sets must be a list"),
         ({"learning_rate": 0.0}, r"learning_rate is 0.0; must be above 0"),
         ({"train": {"sam": 1.0}}, r"a name in train 'sam' is unknown; allowed are sam_image_encoder"),
