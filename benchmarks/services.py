@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from ssp_sam.networks.openvino_network import CACHE_VARIABLE
+from ssp_sam.networks.converted import CACHE_VARIABLE
 from ssp_sam.serving.server import ServerSettings, TritonServer
 
 RIVALS = Path(__file__).parent / "rivals"

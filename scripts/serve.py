@@ -6,6 +6,7 @@ Exit status: 0 after a signal, 1 if the server failed or died, 2 for wrong usage
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 from collections.abc import Sequence
@@ -91,6 +92,7 @@ def parse_args(argv: Sequence[str]) -> ServerSettings:
 def main(argv: Sequence[str]) -> int:
     """Run the command line; return the exit status."""
     settings = parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     # Both signals end the wait below the same way; SIGINT by name since shells start background jobs with it ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

@@ -17,7 +17,7 @@ from ssp_sam.preprocess import Geometry, ImageInput, prepare, read_image
 from ssp_sam.results import Segmentation
 from ssp_sam.runtime import cpu_threads, default_device, stage_runtime
 from ssp_sam.serving.contract import NETWORK_STAGES, PYTHON
-from ssp_sam.serving.repository import Manifest, weights_path
+from ssp_sam.serving.repository import Manifest, prepare_repository, weights_path
 from ssp_sam.tokenizer import tokenize
 
 if TYPE_CHECKING:
@@ -71,16 +71,11 @@ class Predictor:
                 f"{path} holds networks for the backend {manifest.backend}; in process, a repository built with "
                 f"--backend {PYTHON} is needed"
             )
-        preset, device = get_preset(manifest.preset), device or default_device()
+        preset = get_preset(manifest.preset)
+        runtimes = prepare_repository(path, manifest, device or default_device())
         networks = {
-            stage: load_network(
-                stage,
-                preset,
-                weights_path(path, stage),
-                stage_runtime(stage, preset, device, manifest.dtype),
-                threads or cpu_threads(),
-            )
-            for stage in NETWORK_STAGES
+            stage: load_network(stage, preset, weights_path(path, stage), runtime, threads or cpu_threads())
+            for stage, runtime in runtimes.items()
         }
         embedding_dtype = np.float16 if manifest.embedding_dtype == "FP16" else np.float32
         return cls(networks, preset, calibration=manifest.calibration, embedding_dtype=embedding_dtype)

@@ -65,16 +65,17 @@ class ClipImageEncoder(nn.Module):
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
-        width = config.width
+        width, std = config.width, config.width**-0.5
         self.config = config
         self.normalize = PixelNormalizer(CLIP_MEAN_255, CLIP_STD_255)
         self.conv1 = nn.Conv2d(3, width, config.patch_px, stride=config.patch_px, bias=False)
-        self.class_embedding = nn.Parameter(torch.randn(width) * width**-0.5)
-        self.positional_embedding = nn.Parameter(torch.randn(1 + config.patches, width) * width**-0.5)
+        # Not numbers times a scale: on the device "meta" a product imports half of PyTorch, for two seconds.
+        self.class_embedding = nn.Parameter(torch.normal(0.0, std, (width,)))
+        self.positional_embedding = nn.Parameter(torch.normal(0.0, std, (1 + config.patches, width)))
         self.ln_pre = nn.LayerNorm(width)
         self.blocks = nn.ModuleList(ClipBlock(width, config.heads) for _ in range(config.layers))
         self.ln_post = nn.LayerNorm(width)
-        self.proj = nn.Parameter(torch.randn(width, config.out_width) * width**-0.5)
+        self.proj = nn.Parameter(torch.normal(0.0, std, (width, config.out_width)))
 
     def forward(self, clip_image: Tensor, size_hw: Tensor, offset_tl: Tensor) -> Tensor:
         """Return clip_tokens (B, 1+N, C), the class token first.

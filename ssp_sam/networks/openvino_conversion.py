@@ -1,7 +1,7 @@
 """From PyTorch modules to models of OpenVINO.
 
-As a process of its own (`python -m`) it takes pickled (stage, preset, file of weights, folder) on its standard input
-and writes the parts of the network to the folder.
+As a process of its own (`python -m`) it takes a pickled list of (stage, preset, file of weights, folder) on its
+standard input and writes the parts of each network to its folder, which it makes.
 """
 
 from __future__ import annotations
@@ -98,14 +98,15 @@ def example_arguments(stage: str, preset: Preset) -> tuple[Tensor, ...]:
 
 def main() -> int:
     """Convert what standard input asks for; return 1, the error's message the last line, if it cannot be done."""
-    stage, preset, weights, folder = pickle.load(sys.stdin.buffer)
-    try:
-        module = load_stage_module(stage, preset, weights)
-    except SegmentationError as error:
-        print(error.tagged(), file=sys.stderr)
-        return 1
-    for name, model in convert(stage, module, preset).items():
-        openvino.save_model(model, folder / f"{name}.xml", compress_to_fp16=False)
+    for stage, preset, weights, folder in pickle.load(sys.stdin.buffer):
+        try:
+            module = load_stage_module(stage, preset, weights)
+        except SegmentationError as error:
+            print(error.tagged(), file=sys.stderr)
+            return 1
+        folder.mkdir()
+        for name, model in convert(stage, module, preset).items():
+            openvino.save_model(model, folder / f"{name}.xml", compress_to_fp16=False)
     return 0
 
 

@@ -26,7 +26,9 @@ from ssp_sam.config import Preset, get_preset
 from ssp_sam.digest import sha256_of
 from ssp_sam.errors import InvalidArgumentError
 from ssp_sam.limits import MAX_PHRASES
+from ssp_sam.networks import prepare_networks
 from ssp_sam.postprocess import Calibration
+from ssp_sam.runtime import Runtime, stage_runtime
 from ssp_sam.serving import contract
 from ssp_sam.serving.model_config import config_text, tensorrt, warmup_files
 
@@ -89,6 +91,18 @@ class Manifest:
                 f"{path} has format version {values.get('format_version')!r}; this release reads {FORMAT_VERSION}"
             )
         return cls(**{**values, "calibration": Calibration.from_json(values["calibration"])})
+
+
+def prepare_repository(repository: str | Path, manifest: Manifest, device: str) -> dict[str, Runtime]:
+    """Return the runtime of every network on a device, by stage, after what must be done once to load them there.
+
+    manifest: that of the repository, whose backend is Python. Raises InvalidArgumentError if its weights do not fit its
+    preset.
+    """
+    preset = get_preset(manifest.preset)
+    runtimes = {stage: stage_runtime(stage, preset, device, manifest.dtype) for stage in contract.NETWORK_STAGES}
+    prepare_networks(preset, {stage: weights_path(repository, stage) for stage in runtimes}, runtimes)
+    return runtimes
 
 
 def weights_path(repository: str | Path, stage: str) -> Path:

@@ -24,6 +24,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
+from ssp_sam.errors import SegmentationError
+from ssp_sam.serving.contract import PYTHON
+from ssp_sam.serving.repository import MANIFEST, Manifest, prepare_repository
 from ssp_sam.serving.server_install import (
     Installation,
     find_installation,
@@ -55,6 +58,7 @@ __all__ = [
     "TritonserverNotFoundError",
 ]
 
+_NVIDIA_DRIVER = Path("/dev/nvidiactl")
 _READY_POLL_S = 0.1
 _WATCH_POLL_S = 0.5
 _DEATH_GRACE_S = 5.0
@@ -67,6 +71,21 @@ def check_repository(folder: Path) -> None:
         raise ModelRepositoryError(f"the model repository {folder} is not a folder")
     if not any(folder.glob("*/config.pbtxt")):
         raise ModelRepositoryError(f"the model repository {folder} holds no model: no */config.pbtxt in it")
+
+
+def prepare_networks_for_cpu(folder: Path) -> None:
+    """Convert at once what the stages would convert one by one, where they will compute on the CPU.
+
+    Each of them still can, which matters to those who start tritonserver themselves. Raises `ModelRepositoryError`.
+    """
+    if not (folder / MANIFEST).exists() or _NVIDIA_DRIVER.exists():
+        return
+    try:
+        manifest = Manifest.read(folder)
+        if manifest.backend == PYTHON:
+            prepare_repository(folder, manifest, "cpu")
+    except SegmentationError as error:
+        raise ModelRepositoryError(f"the model repository {folder} cannot be served: {error}") from error
 
 
 def choose_ports(settings: ServerSettings) -> ServerSettings:
@@ -150,6 +169,7 @@ class TritonServer:
         installation = find_installation()
         check_repository(self.settings.model_repository)
         self.settings = choose_ports(self.settings)
+        prepare_networks_for_cpu(self.settings.model_repository)
         try:
             try:
                 self._launch(installation)

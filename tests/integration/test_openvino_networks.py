@@ -15,9 +15,9 @@ import pytest
 
 from ssp_sam.config import get_preset
 from ssp_sam.errors import InvalidArgumentError
-from ssp_sam.networks import Array, Network, load_network
+from ssp_sam.networks import Array, Network, load_network, prepare_networks
+from ssp_sam.networks.converted import CACHE_VARIABLE, cache_folder
 from ssp_sam.networks.openvino_conversion import example_arguments
-from ssp_sam.networks.openvino_network import CACHE_VARIABLE, cache_folder
 from ssp_sam.runtime import Runtime
 from ssp_sam.serving.contract import NETWORK_STAGES
 from ssp_sam.serving.repository import weights_path
@@ -160,6 +160,38 @@ def test_without_a_place_to_keep_networks_they_are_converted_each_time(
     assert cache_folder() == blocked
     assert load("mask_decoder", "openvino", "fp32")(*arguments("mask_decoder", 1))
     assert "each start converts them again" in caplog.text
+
+
+def test_networks_prepared_together_are_loaded_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    alone = load("mask_decoder", "openvino", "fp32")(*arguments("mask_decoder", 2))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    weights = {stage: weights_path(REPOSITORY, stage) for stage in ("mask_decoder", "ssp_prompt_generator")}
+    runtimes = {
+        "mask_decoder": Runtime("openvino", "fp32"),
+        "ssp_prompt_generator": Runtime("openvino", "bf16"),
+        "text_encoder": Runtime("torch", "fp32"),
+    }
+    with caplog.at_level("INFO"):
+        for _ in range(2):
+            prepare_networks(TINY, weights, runtimes)
+        assert caplog.messages == ["Converting for OpenVINO, which is done once: mask_decoder, ssp_prompt_generator"]
+        together = load("mask_decoder", "openvino", "fp32")(*arguments("mask_decoder", 2))
+        load("ssp_prompt_generator", "openvino", "fp32")
+    assert len(caplog.messages) == 1, "nothing was converted again"
+    assert {folder.name.rpartition("-")[0] for folder in tmp_path.iterdir()} == weights.keys()
+    for a, b in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_networks_that_cannot_be_kept_are_not_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    monkeypatch.setenv(CACHE_VARIABLE, str(blocked))
+    monkeypatch.setattr(subprocess, "run", None)  # nothing is converted in vain
+    weights = {"mask_decoder": weights_path(REPOSITORY, "mask_decoder")}
+    prepare_networks(TINY, weights, {"mask_decoder": Runtime("openvino", "fp32")})
 
 
 def test_threads_may_share_a_network() -> None:
