@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 IMAGE = ROOT / "docs" / "demo.png"
 REPOSITORY = ROOT / "model_repository"
 FULL_SIZE_PRESET = "b224_vit_b"
+SCENES = 12
+"""On which runtimes are compared; `scripts/compare_runtimes.py` by itself takes more."""
 
 
 def main() -> int:
@@ -50,10 +52,11 @@ def _runtimes(out: Path) -> Iterator[Figure]:
     file = out / "runtimes.json"
     # A process of its own: other runtimes bring threads of their own, which would stay.
     command = [sys.executable, str(script), "--repository", str(REPOSITORY), "--out", str(file)]
+    command += ["--scenes", str(SCENES), "--repeats", "7"]
     subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
     for line in json.loads(file.read_text(encoding="utf-8")):
         if line["chosen"]:
-            how = f"24 test scenes, 4 phrases each, {line['runtime']} against float32; runtimes.json has all of them"
+            how = f"{SCENES} test scenes, 4 phrases each, {line['runtime']} against float32; runtimes.json has all of them"
             yield Figure(f"{line['stage']}: mask IoU", line["iou_mean"], "", how, at_least(0.99))
             yield Figure(f"{line['stage']}: cosine", line["cosine"], "", how, at_least(0.999))
 
@@ -85,14 +88,16 @@ def _full_size(out: Path) -> Iterator[Figure]:
     """the same with an image encoder of full size (SAM ViT-B at 1024), random weights"""
     from benchmarks import serving, versus
     from benchmarks.traffic import Load
+    from ssp_sam.serving.repository import write_configurations
 
     repository = out / FULL_SIZE_PRESET
     if not (repository / "manifest.json").exists():
         script = ROOT / "scripts" / "build_repository.py"
         options = ["--preset", FULL_SIZE_PRESET, "--random-weights", "0", "--out", str(repository)]
         subprocess.run([sys.executable, str(script), *options], check=True)
+    write_configurations(repository)  # of an earlier version, perhaps; its weights are the same
     yield from serving.measure_encoding(repository, IMAGE, out)
-    load = Load(requests=20)  # 20 encodings of seconds for those who keep nothing
+    load = Load(requests=15, recent_images=3)  # 15 encodings of seconds for those who keep nothing
     yield from versus.measure(repository, IMAGE, out, what="full size", load=load, turns=1, bound=4)
 
 

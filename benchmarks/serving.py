@@ -27,7 +27,7 @@ from benchmarks.traffic import Load, Outcome, Triton
 from ssp_sam.client import SegmentationClient
 from ssp_sam.predictor import Predictor
 from ssp_sam.preprocess import prepare, read_image
-from ssp_sam.runtime import keep_freed_memory
+from ssp_sam.runtime import cpu_threads, keep_freed_memory
 from ssp_sam.serving import contract
 from ssp_sam.serving.server import TritonServer
 
@@ -141,8 +141,7 @@ def _large_request(server: TritonServer) -> Iterator[Figure]:
 
 def measure_encoding(repository: Path, image: Path, folder: Path) -> Iterator[Figure]:
     """Yield what serving costs where the image encoder is of full size."""
-    threads = max(1, len(os.sched_getaffinity(0)) // 2)  # what a process of the server takes
-    predictor = Predictor.from_repository(repository, threads=threads)
+    predictor = Predictor.from_repository(repository, threads=cpu_threads("all"))  # as many as the server's encoder
     inputs = prepare(read_image(image), predictor.preset)
     sam_image, geometry = inputs.sam_image[None], inputs.geometry.to_array()[None]
     with services.triton(repository, folder / "server_full_size.log") as server:
@@ -159,9 +158,9 @@ def measure_encoding(repository: Path, image: Path, folder: Path) -> Iterator[Fi
             "in process": partial(encode, sam_image, geometry[:, 1]),
             "served": partial(client.infer, contract.SAM_IMAGE_ENCODER, sent),
         }
-        seconds = interleaved(calls, repeats=5)
+        seconds = interleaved(calls, repeats=3)
         client.close()
-    how = f"preset {predictor.preset.name}, stage sam_image_encoder, one thread each, 5 pairs after 1"
+    how = f"preset {predictor.preset.name}, stage sam_image_encoder, all cores, 3 pairs after 1"
     yield ratio(
         "full size: encoding, served / in process", seconds["in process"], seconds["served"], how, at_least(0.97)
     )

@@ -20,12 +20,16 @@ from benchmarks.phrases import PHRASES
 from ssp_sam.client import AsyncSegmentationClient
 from ssp_sam.serving import contract
 
-RECENT_IMAGES = 8
 TIMEOUT_S = 900.0
 
 
 class Service(ABC):
-    """Something that segments."""
+    """Something that segments.
+
+    keeps_images: whether an image that it has seen costs it less.
+    """
+
+    keeps_images = False
 
     @abstractmethod
     async def __aenter__(self) -> Service:
@@ -45,6 +49,7 @@ class Triton(Service):
 
     def __init__(self, url: str, model: str = contract.SEGMENT) -> None:
         self._url, self._model = url, model
+        self.keeps_images = model == contract.SEGMENT
 
     async def __aenter__(self) -> Triton:
         """Connect."""
@@ -91,7 +96,7 @@ class Load:
 
     clients: callers, each of whom asks again as soon as the answer is there; requests: of all of them together;
     new_image_share: of the requests, how many bring an image not seen before; phrases: of a request;
-    size_wh: of the images in pixels.
+    size_wh: of the images in pixels; recent_images: how many the other requests are about.
     """
 
     clients: int = 32
@@ -99,6 +104,7 @@ class Load:
     new_image_share: float = 0.2
     phrases: int = 1
     size_wh: tuple[int, int] = (640, 480)
+    recent_images: int = 8
 
 
 @dataclass(frozen=True)
@@ -121,9 +127,9 @@ def run(service: Service, image: Image.Image, load: Load, *, seed: int = 0) -> O
 async def _run(service: Service, image: Image.Image, load: Load, seed: int) -> Outcome:
     rng = random.Random(seed)
     new = round(load.requests * load.new_image_share)
-    pictures = different_images(image.resize(load.size_wh), RECENT_IMAGES + new, seed)
-    recent = deque(pictures[:RECENT_IMAGES], maxlen=RECENT_IMAGES)
-    fresh = iter(pictures[RECENT_IMAGES:])
+    pictures = different_images(image.resize(load.size_wh), load.recent_images + new, seed)
+    recent = deque(pictures[: load.recent_images], maxlen=load.recent_images)
+    fresh = iter(pictures[load.recent_images :])
     kinds = [True] * new + [False] * (load.requests - new)
     rng.shuffle(kinds)
     orders = iter(kinds)
@@ -139,7 +145,7 @@ async def _run(service: Service, image: Image.Image, load: Load, seed: int) -> O
             latency_s.append(time.perf_counter() - start_s)
 
     async with service:
-        for picture in recent:
+        for picture in list(recent)[: None if service.keeps_images else 1]:
             await service.ask(picture, PHRASES[:1])
         start_s = time.perf_counter()
         await asyncio.gather(*(caller() for _ in range(load.clients)))

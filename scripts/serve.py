@@ -63,7 +63,11 @@ def parse_args(argv: Sequence[str]) -> ServerSettings:
         default=defaults.stop_grace_s,
         help="seconds until a stopping server is killed (default: %(default)s)",
     )
-    parser.add_argument("--threads", type=int, help="CPU threads of each model process (default: half of the cores)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        help="CPU threads of each network (default: half of the cores; all for a SAM image encoder of full size)",
+    )
     parser.add_argument("--shm-default-bytes", type=int, help="shared memory of each model process at first, in bytes")
     parser.add_argument("--shm-growth-bytes", type=int, help="shared memory that a model process adds, in bytes")
     parser.add_argument("--log-file", type=Path, help="append the server's log to this file (default: stderr)")

@@ -89,8 +89,8 @@ def cpu_threads(threads: str = "all") -> int:
     """Return how many threads a network computes with.
 
     threads: a number; "all", one for each core that this process may run on; or "auto", half of that; but what
-    OMP_NUM_THREADS says, which the launcher sets for its processes, goes before both. Stages compute side by side, each
-    in a process of its own: with a thread for every core in each they would wait for one another in every operation.
+    OMP_NUM_THREADS says goes before both. Stages compute side by side, each in a process of its own: with a thread for
+    every core in each they would wait for one another in every operation.
     """
     if threads not in ("all", "auto"):
         return int(threads)

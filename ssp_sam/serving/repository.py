@@ -238,7 +238,7 @@ def model_parameters(model: contract.Model, preset: Preset, manifest: Manifest) 
         parameters["calibration"] = json.dumps(asdict(manifest.calibration))
     elif model.uses_device:
         parameters["dtype"] = manifest.dtype
-        parameters["threads"] = "auto"
+        parameters["threads"] = preset.cpu_threads.get(model.name, "auto")
         # So that a server says what it serves.
         parameters["weights_sha256"] = manifest.weights_sha256.get(model.name, "")
     if model.name == contract.SAM_IMAGE_ENCODER:

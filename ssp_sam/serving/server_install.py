@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ssp_sam.runtime import cpu_threads
 from ssp_sam.serving.server_settings import ServerSettings, TritonserverNotFoundError
 
 
@@ -123,12 +124,10 @@ def server_environment(
 ) -> dict[str, str]:
     """Return the variables of the server and its Python processes; what the user has set in `environment` stays."""
     threads = settings.threads_per_model_process
-    if threads is None:
-        threads = max(1, len(os.sched_getaffinity(0)) // 2)
     defaults = {
-        "OMP_NUM_THREADS": str(threads),
-        "OPENBLAS_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
+        # Where it is set, every network computes with so many threads; else each stage decides.
+        **({} if threads is None else {"OMP_NUM_THREADS": str(threads)}),
+        "OPENBLAS_NUM_THREADS": str(threads or cpu_threads("auto")),
         "TOKENIZERS_PARALLELISM": "false",
         # Give freed tensors back to the system: by default the processes grow by half a gigabyte under load.
         "MALLOC_MMAP_THRESHOLD_": "65536",

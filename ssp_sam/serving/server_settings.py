@@ -70,8 +70,8 @@ class ServerSettings:
     stop_grace_s: how long requests in flight may take when the server stops; then it is killed.
     log_verbose: Triton's level of verbose logging; 0 is none.
     log_file: the server's log is appended to it; None is our own stderr.
-    threads_per_model_process: CPU threads of the numeric libraries in each Python process. None is half of the cores:
-        the two image encoders, which cost most, run side by side.
+    threads_per_model_process: CPU threads of each network. None is what each stage's configuration says: half of the
+        cores, since stages compute side by side, but all for SAM's image encoder at full size.
     shm_default_bytes, shm_growth_bytes: shared memory of each Python process, at first and for each time that it grows.
         None is Triton's default (1 MiB each).
     extra_args: further options of tritonserver, e.g. ``("--rate-limit=off",)``.

@@ -158,14 +158,17 @@ def test_shared_memory_and_extra_options() -> None:
 
 def test_environment_limits_threads_and_memory_but_the_user_decides() -> None:
     own = environment({"PATH": "/bin", "OMP_NUM_THREADS": "7"}, threads_per_model_process=3)
-    assert (own["OMP_NUM_THREADS"], own["MKL_NUM_THREADS"], own["OPENBLAS_NUM_THREADS"]) == ("7", "3", "3")
+    assert (own["OMP_NUM_THREADS"], own["OPENBLAS_NUM_THREADS"]) == ("7", "3")
     assert own["MALLOC_MMAP_THRESHOLD_"] == own["MALLOC_TRIM_THRESHOLD_"] == "65536"
 
 
-def test_threads_default_to_half_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_stage_decides_how_many_threads_its_network_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for cores, threads in ((1, "1"), (2, "1"), (9, "4")):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
-        assert environment({})["OMP_NUM_THREADS"] == threads
+        own = environment({})
+        assert "OMP_NUM_THREADS" not in own
+        assert own["OPENBLAS_NUM_THREADS"] == threads  # numpy's, in the processes without a network as well
 
 
 def test_python3_of_the_server_is_the_running_one() -> None:
