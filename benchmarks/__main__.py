@@ -56,7 +56,7 @@ def _runtimes(out: Path) -> Iterator[Figure]:
     subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
     for line in json.loads(file.read_text(encoding="utf-8")):
         if line["chosen"]:
-            how = f"{SCENES} test scenes, 4 phrases each, {line['runtime']} against float32; runtimes.json has all of them"
+            how = f"{SCENES} test scenes, 4 phrases each, {line['runtime']} against float32; all are in runtimes.json"
             yield Figure(f"{line['stage']}: mask IoU", line["iou_mean"], "", how, at_least(0.99))
             yield Figure(f"{line['stage']}: cosine", line["cosine"], "", how, at_least(0.999))
 
