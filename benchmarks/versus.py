@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from statistics import median
@@ -19,13 +19,26 @@ OURS = contract.SEGMENT
 
 
 def measure(
-    repository: Path, image: Path, folder: Path, *, what: str, load: Load, turns: int, bound: float
+    repository: Path,
+    image: Path,
+    folder: Path,
+    *,
+    what: str,
+    load: Load,
+    turns: int,
+    bound: float,
+    without: Collection[str] = (),
 ) -> Iterator[Figure]:
-    """Yield how `segment` compares; turns: how often each is measured; bound: the ratio of throughputs to reach."""
+    """Yield how `segment` compares.
+
+    turns: how often each is measured; bound: the ratio of throughputs to reach; without: who is left out.
+    """
     picture = Image.open(image)
     outcomes: dict[str, list[Outcome]] = {}
     log = folder / f"versus_{what.replace(' ', '_')}.log"
     for name, run in _rivals(repository, log).items():
+        if name in without:
+            continue
         with run() as service:
             # Only one of them can hold the cores, so they take turns; each turn is some seconds of full load.
             outcomes[name] = [traffic.run(service, picture, load, seed=turn) for turn in range(turns)]
