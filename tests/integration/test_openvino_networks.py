@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +22,8 @@ from ssp_sam.networks.converted import CACHE_VARIABLE, cache_folder
 from ssp_sam.networks.openvino_conversion import example_arguments
 from ssp_sam.runtime import Runtime
 from ssp_sam.serving.contract import NETWORK_STAGES
-from ssp_sam.serving.repository import weights_path
+from ssp_sam.serving.repository import MANIFEST, weights_path
+from ssp_sam.serving.server import ModelRepositoryError, prepare_networks_for_cpu
 
 TINY = get_preset("tiny")
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,7 +73,8 @@ def test_a_signal_is_survived_when_another_thread_let_go_of_the_network(cache: P
         from ssp_sam.config import get_preset
         from ssp_sam.networks import load_network
         from ssp_sam.runtime import Runtime
-        from ssp_sam.serving.repository import weights_path
+        from ssp_sam.serving.repository import MANIFEST, weights_path
+from ssp_sam.serving.server import ModelRepositoryError, prepare_networks_for_cpu
         faulthandler.enable()  # handlers then have a stack of their own
         seen = []
         signal.signal(signal.SIGCHLD, lambda *_: seen.append("signal"))
@@ -95,7 +99,8 @@ def test_the_second_process_takes_what_the_first_one_kept_and_needs_no_torch(cac
         from ssp_sam.config import get_preset
         from ssp_sam.networks import load_network
         from ssp_sam.runtime import Runtime
-        from ssp_sam.serving.repository import weights_path
+        from ssp_sam.serving.repository import MANIFEST, weights_path
+from ssp_sam.serving.server import ModelRepositoryError, prepare_networks_for_cpu
         weights = weights_path({str(REPOSITORY)!r}, "ssp_prompt_generator")
         load_network("ssp_prompt_generator", get_preset("tiny"), weights, Runtime("openvino", "fp32"), 1)
         print("torch" in sys.modules)
@@ -192,6 +197,25 @@ def test_networks_that_cannot_be_kept_are_not_prepared(tmp_path: Path, monkeypat
     monkeypatch.setattr(subprocess, "run", None)  # nothing is converted in vain
     weights = {"mask_decoder": weights_path(REPOSITORY, "mask_decoder")}
     prepare_networks(TINY, weights, {"mask_decoder": Runtime("openvino", "fp32")})
+
+
+def test_weights_that_do_not_fit_are_named_before_a_server_starts(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    shutil.copytree(REPOSITORY, repository)
+    shutil.copy(weights_path(REPOSITORY, "text_encoder"), weights_path(repository, "mask_decoder"))
+    with pytest.raises(ModelRepositoryError, match=r"repository cannot be served: .*mask_decoder"):
+        prepare_networks_for_cpu(repository)
+
+
+@pytest.mark.parametrize("manifest", [None, {"backend": "onnxruntime"}])
+def test_what_this_package_does_not_compute_is_not_prepared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manifest: dict[str, str] | None
+) -> None:
+    monkeypatch.setattr(subprocess, "run", None)
+    if manifest is not None:
+        whole = json.loads((REPOSITORY / MANIFEST).read_text()) | manifest
+        (tmp_path / MANIFEST).write_text(json.dumps(whole))
+    prepare_networks_for_cpu(tmp_path)
 
 
 def test_threads_may_share_a_network() -> None:
