@@ -96,7 +96,7 @@ class SceneGenerator:
         unknown = sorted(set(emphasis) - set(KINDS))
         if unknown:
             raise DataError(f"emphasis names {', '.join(unknown)}; there are {', '.join(KINDS)}")
-        self._emphasis = emphasis
+        self._emphasis = dict(emphasis)  # goes to data workers, so it must be one that can be pickled
         self._seed = _checked_word(seed, "seed")
 
     def scene(self, index: int) -> Scene:
