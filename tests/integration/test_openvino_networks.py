@@ -73,8 +73,7 @@ def test_a_signal_is_survived_when_another_thread_let_go_of_the_network(cache: P
         from ssp_sam.config import get_preset
         from ssp_sam.networks import load_network
         from ssp_sam.runtime import Runtime
-        from ssp_sam.serving.repository import MANIFEST, weights_path
-from ssp_sam.serving.server import ModelRepositoryError, prepare_networks_for_cpu
+        from ssp_sam.serving.repository import weights_path
         faulthandler.enable()  # handlers then have a stack of their own
         seen = []
         signal.signal(signal.SIGCHLD, lambda *_: seen.append("signal"))
@@ -99,8 +98,7 @@ def test_the_second_process_takes_what_the_first_one_kept_and_needs_no_torch(cac
         from ssp_sam.config import get_preset
         from ssp_sam.networks import load_network
         from ssp_sam.runtime import Runtime
-        from ssp_sam.serving.repository import MANIFEST, weights_path
-from ssp_sam.serving.server import ModelRepositoryError, prepare_networks_for_cpu
+        from ssp_sam.serving.repository import weights_path
         weights = weights_path({str(REPOSITORY)!r}, "ssp_prompt_generator")
         load_network("ssp_prompt_generator", get_preset("tiny"), weights, Runtime("openvino", "fp32"), 1)
         print("torch" in sys.modules)
