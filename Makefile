@@ -8,6 +8,8 @@ EMOJI_FONT := /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf
 PYTEST := $(BIN)/python -m pytest
 # On all cores, so each process computes with one thread.
 UNIT := OMP_NUM_THREADS=1 $(PYTEST) --numprocesses auto tests/unit
+# A file is one process's: its tests share networks that were converted.
+INTEGRATION := OMP_NUM_THREADS=1 $(PYTEST) --numprocesses auto --dist loadfile tests/integration
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -59,7 +61,7 @@ test-unit: setup ## seconds (ARGS='-k name')
 	$(UNIT) $(ARGS)
 
 test-integration: setup ## the models' adapters without a server
-	$(PYTEST) tests/integration $(ARGS)
+	$(INTEGRATION) $(ARGS)
 
 test-e2e: setup ## the real server
 	$(PYTEST) tests/e2e $(ARGS)
