@@ -59,7 +59,7 @@ def convert_together(sources: Iterable[Source]) -> None:
 
     Raises what converting raises. Where nothing can be kept, nothing is done.
     """
-    missing = [source for source in sources if not _is_complete(source, _kept_in(source))]
+    missing = [(source, kept) for source in sources if not _is_complete(source, kept := _kept_in(source))]
     if not missing:
         return
     with _new_folder(cache_folder()) as partial:
@@ -80,7 +80,7 @@ def converted_files(source: Source) -> Iterator[dict[str, Path]]:
         yield _files(source, kept)
         return
     with _new_folder(cache_folder()) as partial:
-        _convert([source], partial)
+        _convert([(source, kept)], partial)
         # Always from files: what is read from them rounds a few numbers otherwise than what was written to them.
         yield _files(source, kept if _is_complete(source, kept) else partial / source.stage)
 
@@ -123,25 +123,27 @@ def _new_folder(cache: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _convert(sources: Sequence[Source], folder: Path) -> None:
-    """Write each network to `folder / stage`, and from there to its place in the cache if `folder` is in that.
+def _convert(wanted: Sequence[tuple[Source, Path]], folder: Path) -> None:
+    """Write each network to `folder / stage`, and from there to where it is kept if `folder` is in the cache.
 
     In a process of its own, since PyTorch would stay in this one. Raises what converting raises, as far as it is a
     SegmentationError.
     """
-    names = ", ".join(source.stage for source in sources)
+    names = ", ".join(source.stage for source, _ in wanted)
     _log.info("Converting for OpenVINO, which is done once: %s", names)
     command = [sys.executable, "-m", "ssp_sam.networks.openvino_conversion"]
-    asked = pickle.dumps([(each.stage, each.preset, each.weights.resolve(), folder / each.stage) for each in sources])
+    asked = pickle.dumps(
+        [(source.stage, source.preset, source.weights.resolve(), folder / source.stage) for source, _ in wanted]
+    )
     done = subprocess.run(command, input=asked, stderr=subprocess.PIPE, check=False)
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip()
         _log.error("the conversion of %s failed:\n%s", names, said)
         raise error_from_message(said.rpartition("\n")[2] or f"the conversion of {names} ended with {done.returncode}")
     if folder.parent == cache_folder():
-        for source in sources:
+        for source, kept in wanted:
             with contextlib.suppress(OSError):  # another process was faster
-                (folder / source.stage).rename(_kept_in(source))
+                (folder / source.stage).rename(kept)
 
 
 def _forget_unused(cache: Path) -> None:
