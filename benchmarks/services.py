@@ -111,6 +111,17 @@ def memory_mib() -> dict[str, float]:
     return sizes
 
 
+def cpu_s() -> dict[str, float]:
+    """Return the processor time that this process ("client") and every one under it, by its model, have taken."""
+    taken: dict[str, float] = {}
+    own = psutil.Process()
+    for process in (own, *own.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            name, times = "client" if process == own else _name(process), process.cpu_times()
+            taken[name] = taken.get(name, 0.0) + times.user + times.system
+    return taken
+
+
 def _name(process: psutil.Process) -> str:
     command = process.cmdline()
     model = next((Path(part).parent.parent.name for part in command if part.endswith("model.py")), None)

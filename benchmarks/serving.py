@@ -88,15 +88,18 @@ def _many_clients(server: TritonServer, predictor: Predictor, image: Path) -> It
     features = predictor.encode_image(image)
     load = Load(clients=32, requests=300, new_image_share=0.0)
     picture = Image.open(image)
-    ratios, best = [], 0
+    ratios, best, spent_ms = [], 0, list[float]()
     for turn in range(3):
         served = traffic.run(Triton(server.grpc_url), picture, load, seed=turn).requests_per_s
-        rates = {}
+        rates, cpu_ms = {}, {}
         for batch in BATCHES:
+            began_s = time.process_time()
             seconds = interleaved({"": partial(predictor.segment, features, phrases(batch))}, repeats=3)[""]
+            cpu_ms[batch] = 1000 * (time.process_time() - began_s) / (4 * batch)  # one is for warming up
             rates[batch] = batch / median(seconds)
         best = max(rates, key=rates.__getitem__)
         ratios.append(served / rates[best])
+        spent_ms.append(cpu_ms[best])
     how = (
         f"32 clients, 1 phrase a request, images known, 3 turns of 300 requests; best batch in process: {best} phrases"
     )
@@ -108,6 +111,23 @@ def _many_clients(server: TritonServer, predictor: Predictor, image: Path) -> It
         at_least(0.8),
         (min(ratios), max(ratios)),
     )
+    how = f"of all threads, in calls of {best} phrases, 3 turns"
+    yield Figure("cpu: a phrase in process", median(spent_ms), "ms", how, spread=(min(spent_ms), max(spent_ms)))
+    yield from _cpu_of_a_request(server, picture, load)
+
+
+def _cpu_of_a_request(server: TritonServer, picture: Image.Image, load: Load) -> Iterator[Figure]:
+    """Processor time of each process for a request whose image is known."""
+    traffic.run(Triton(server.grpc_url), picture, load, seed=99)  # all its images are kept from now on
+    before = services.cpu_s()
+    traffic.run(Triton(server.grpc_url), picture, load, seed=99)
+    spent_ms = {
+        name: 1000 * (end_s - before.get(name, 0.0)) / load.requests for name, end_s in services.cpu_s().items()
+    }
+    how = f"{load.clients} clients, 1 phrase a request, images known, {load.requests} requests"
+    for name, figure in sorted(spent_ms.items(), key=lambda entry: -entry[1]):
+        yield Figure(f"cpu: a request, {name}", figure, "ms", how)
+    yield Figure("cpu: a request, all processes", sum(spent_ms.values()), "ms", how)
 
 
 def _large_request(server: TritonServer) -> Iterator[Figure]:

@@ -248,7 +248,7 @@ def onnxruntime_call(stage: str, preset: Preset, weights: Path, threads: int) ->
         given = row
         if stage == contract.TEXT_ENCODER:  # there the tokenizer is a model of its own
             phrases = [phrase.decode() for phrase in row[contract.EXPRESSIONS.name]]
-            given = row | {contract.TOKEN_IDS.name: tokenize(phrases)}
+            given = row | {contract.TOKEN_IDS_NAME: tokenize(phrases, preset.text_positions)}
         answers = session.run(names, {tensor.name: given[tensor.name][None] for tensor in graph.model.inputs})
         return given | {name: answer[0] for name, answer in zip(names, answers, strict=True)}
 

@@ -66,7 +66,7 @@ def trace(model: SspSam, image_path: Path, phrase: str) -> dict[str, NDArray[Any
     geometry = torch.from_numpy(inputs.geometry.to_array())[None]
     sam_hw, clip_hw, clip_offset = geometry[:, 1], geometry[:, 2], geometry[:, 3]
     sam_image, clip_image = torch.from_numpy(inputs.sam_image)[None], torch.from_numpy(inputs.clip_image)[None]
-    token_ids = torch.from_numpy(tokenize([phrase]))
+    token_ids = torch.from_numpy(tokenize([phrase], preset.text_positions))
     image_index = torch.zeros(1, dtype=torch.long)
     with torch.inference_mode():
         clip_tokens = model.clip_image_encoder(clip_image, clip_hw, clip_offset)

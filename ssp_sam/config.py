@@ -5,7 +5,7 @@ Shape letters, the same in all of the code:
 ====  ==========================================================================
 B     images of a batch
 P     phrases of a batch (of all images together)
-L     text positions (77)
+L     text positions: 77, or as many as the preset says
 N     image patches of the CLIP encoder
 C     width of CLIP's joint image and text space
 T     width of CLIP's text tower
@@ -98,6 +98,8 @@ class SspConfig:
 class Preset:
     """One variant of the model.
 
+    `text_positions`: as many tokens a phrase may have, start and end counted. Every phrase is filled up to them, and
+    the SSP encoder's GRU reads what it is filled with, so they have to be those that the weights were trained with.
     `phrases_per_chunk` bounds memory: stages work on at most that many phrases at once.
     `cpu_runtimes`: for a stage that need not compute as "torch fp32" on a CPU, what it may compute as, the fastest
     first: an engine ("torch", "openvino") and the precision of matrix products ("fp32", "bf16", "fp16"). Here stands
@@ -110,6 +112,7 @@ class Preset:
     clip: ClipConfig
     sam: SamConfig
     ssp: SspConfig = field(default_factory=SspConfig)
+    text_positions: int = CONTEXT_LENGTH
     phrases_per_chunk: int = 8
     cpu_runtimes: Mapping[str, Sequence[str]] = field(
         default_factory=lambda: {"sam_image_encoder": ("openvino bf16", "torch bf16")}
@@ -173,6 +176,7 @@ PRESETS: dict[str, Preset] = {
                 iou_head_width=128,
             ),
             ssp=SspConfig(width=256, attention_heads=4, prompt_tokens=16, layers=3, heads=4, ffn=512),
+            text_positions=28,
             phrases_per_chunk=16,
             cpu_runtimes={
                 "sam_image_encoder": ("openvino bf16", "torch bf16"),

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssp_sam.config import CONTEXT_LENGTH, VOCABULARY_SIZE, Preset
+from ssp_sam.config import VOCABULARY_SIZE, Preset
 from ssp_sam.preprocess import geometry_of
 from ssp_sam.serving import contract
 
@@ -161,7 +161,7 @@ def example_inputs(
         if tensor == contract.GEOMETRY:
             sizes_hw = [(480 + 60 * number, 640 - 90 * number) for number in range(images)]
             return torch.stack([torch.from_numpy(geometry_of(hw, preset).to_array()) for hw in sizes_hw])
-        if tensor == contract.TOKEN_IDS:
+        if tensor.name == contract.TOKEN_IDS_NAME:
             return _token_ids(shape, generator)
         if tensor.dtype == "UINT8":
             return torch.randint(256, shape, generator=generator, dtype=torch.uint8)
@@ -175,8 +175,8 @@ def _token_ids(shape: list[int], generator: torch.Generator) -> Tensor:
     """Return phrases of 3 and more random tokens between the token of the start and that of the end."""
     ids = torch.randint(1, VOCABULARY_SIZE - 2, shape, generator=generator, dtype=torch.int32)
     ids[..., 0] = VOCABULARY_SIZE - 2
-    lengths = torch.randint(4, CONTEXT_LENGTH, shape[:-1], generator=generator)[..., None]
-    place = torch.arange(CONTEXT_LENGTH)
+    lengths = torch.randint(4, shape[-1], shape[:-1], generator=generator)[..., None]
+    place = torch.arange(shape[-1])
     ids = ids.masked_fill(place == lengths, VOCABULARY_SIZE - 1)
     return ids.masked_fill(place > lengths, 0)
 

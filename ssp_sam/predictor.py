@@ -124,7 +124,7 @@ class Predictor:
         image: as for `encode_image`, or its answer. A pixel belongs to a mask if its logit is above `mask_threshold`.
         Raises InvalidArgumentError for an image or a phrase that cannot be used.
         """
-        token_ids = tokenize(phrases)
+        token_ids = tokenize(phrases, self.preset.text_positions)
         features = image if isinstance(image, ImageFeatures) else self.encode_image(image)
         answers: list[Segmentation] = []
         for start in range(0, len(phrases), self.preset.phrases_per_chunk):

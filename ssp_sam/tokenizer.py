@@ -24,20 +24,20 @@ _WORD = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 _PAIR = re.compile(r"^(.*) \|\|\| (.*)$")
 
 
-def tokenize(phrases: Sequence[str]) -> npt.NDArray[np.int32]:
-    """Return token_ids (P, L): start, tokens, end, then 0 to the full length.
+def tokenize(phrases: Sequence[str], positions: int = CONTEXT_LENGTH) -> npt.NDArray[np.int32]:
+    """Return token_ids (P, positions): start, tokens, end, then 0 to the full length.
 
-    Raises InvalidArgumentError for what `check_phrases` refuses and for a phrase of more than L tokens, start and end
-    counted: cutting it would answer another question than the one asked.
+    Raises InvalidArgumentError for what `check_phrases` refuses and for a phrase of more tokens than there are
+    positions, start and end counted: cutting it would answer another question than the one asked.
     """
     check_phrases(phrases)
-    token_ids = np.zeros((len(phrases), CONTEXT_LENGTH), dtype=np.int32)
+    token_ids = np.zeros((len(phrases), positions), dtype=np.int32)
     for index, phrase in enumerate(phrases):
         ids = [_start_id(), *_tokenizer().encode(_clean(phrase)).ids, _start_id() + 1]
-        if len(ids) > CONTEXT_LENGTH:
+        if len(ids) > positions:
             raise InvalidArgumentError(
                 f"phrase {index} ({phrase[:40]!r}...) has {len(ids)} tokens, start and end counted; "
-                f"at most {CONTEXT_LENGTH} are allowed"
+                f"at most {positions} are allowed"
             )
         token_ids[index, : len(ids)] = ids
     return token_ids

@@ -50,7 +50,7 @@ class SegmentApi(litserve.LitAPI):  # type: ignore[misc]
         (clip_tokens,) = networks["clip_image_encoder"](clip_images, geometry[:, 2], geometry[:, 3])
         counts = [len(phrases) for _, phrases in inputs]
         index = np.repeat(np.arange(len(inputs)), counts)
-        token_ids = tokenize([phrase for _, phrases in inputs for phrase in phrases])
+        token_ids = tokenize([phrase for _, phrases in inputs for phrase in phrases], preset.text_positions)
         of_text = networks["text_encoder"](token_ids)
         prompt_tokens, boxes, *_ = networks["ssp_prompt_generator"](clip_tokens, token_ids, *of_text, index)
         logits, iou = networks["mask_decoder"](embeddings, prompt_tokens, index)

@@ -33,7 +33,7 @@ _ANSWER_NAMES = tuple(
         contract.IMAGE_SIZE,
     )
 )
-_EXPLANATION_NAMES = (contract.TOKENS.name, contract.PHRASE_ATTENTION.name, SPATIAL_ATTENTION_NAME)
+_EXPLANATION_NAMES = (contract.TOKENS_NAME, contract.PHRASE_ATTENTION_NAME, SPATIAL_ATTENTION_NAME)
 
 
 @dataclass(frozen=True)

@@ -118,5 +118,6 @@ def _line_opacity(from_edge: npt.NDArray[np.float32], half_width_px: float, sigm
     relative = half_width_px / sigma_px
     at_side = 0.5 * math.erf(relative / math.sqrt(2))
     per_pixel = math.exp(-(relative**2) / 2) / (sigma_px * math.sqrt(2 * math.pi))
+    per_pixel = min(per_pixel, 2 * (0.5 - at_side))  # far away the blurred mask is level: the ramp has to end before
     opacity: npt.NDArray[np.float32] = np.clip((at_side - from_edge) / np.float32(per_pixel) + 0.5, 0, 1)
     return opacity

@@ -50,7 +50,7 @@ def answers_to(model: SspSam, image: UInt8Array, expressions: Sequence[Expressio
             torch.from_numpy(inputs.sam_image)[None],
             torch.from_numpy(inputs.clip_image)[None],
             torch.from_numpy(inputs.geometry.to_array())[None],
-            torch.from_numpy(tokenize([expression.phrase for expression in expressions])),
+            torch.from_numpy(tokenize([expression.phrase for expression in expressions], model.preset.text_positions)),
             torch.zeros(len(expressions), dtype=torch.long),
         )
     for expression, logits, iou in zip(expressions, output.mask_logits.numpy(), output.iou.tolist(), strict=True):

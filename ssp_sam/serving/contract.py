@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ssp_sam.config import CONTEXT_LENGTH, Preset
+from ssp_sam.config import Preset
 
 SEGMENT = "segment"
 SEGMENT_ENSEMBLE = "segment_ensemble"
@@ -126,10 +126,7 @@ SCORE = Tensor("score", "FP32", (-1,), "P estimates of the masks' IoU, 0..1")
 NO_TARGET = Tensor("no_target", "BOOL", (-1,), "P flags: nothing in the image is what the phrase says")
 AREA_PX = Tensor("area_px", "INT64", (-1,), "P mask areas in pixels of the image")
 IMAGE_SIZE = Tensor("image_size", "INT32", (2,), "height and width of the image in pixels")
-TOKENS = Tensor("tokens", "BYTES", (-1, CONTEXT_LENGTH), "the text of each token of each phrase; empty for padding")
-PHRASE_ATTENTION = Tensor(
-    "phrase_attention", "FP32", (-1, CONTEXT_LENGTH), "how much each token counts for the phrase; sums to 1"
-)
+TOKENS_NAME, PHRASE_ATTENTION_NAME = "tokens", "phrase_attention"
 
 # --- between the stages -----------------------------------------------------------------------------------------------
 
@@ -142,9 +139,26 @@ GEOMETRY = Tensor(
 CHECKED_EXPRESSIONS = Tensor(
     "checked_expressions", "BYTES", (-1,), "the expressions, when all of the request is in order"
 )
-TOKEN_IDS = Tensor("token_ids", "INT32", (-1, CONTEXT_LENGTH), "P x L token ids; 0 is padding")
+TOKEN_IDS_NAME = "token_ids"
 BOX_CXCYWH_NORM = Tensor("box_cxcywh_norm", "FP32", (-1, 4), "P boxes (centre, size) in 0..1 of CLIP's padded square")
 IOU = Tensor("iou", "FP32", (-1,), "P IoU estimates as SAM's decoder gives them")
+
+
+def tokens(preset: Preset) -> Tensor:
+    """The phrases as the text tower reads them."""
+    dims = (-1, preset.text_positions)
+    return Tensor(TOKENS_NAME, "BYTES", dims, "the text of each token of each phrase; empty for padding")
+
+
+def phrase_attention(preset: Preset) -> Tensor:
+    """How the linguistic adapter weighs tokens."""
+    dims = (-1, preset.text_positions)
+    return Tensor(PHRASE_ATTENTION_NAME, "FP32", dims, "how much each token counts for the phrase; sums to 1")
+
+
+def token_ids(preset: Preset) -> Tensor:
+    """The phrases as numbers."""
+    return Tensor(TOKEN_IDS_NAME, "INT32", (-1, preset.text_positions), "P x L token ids; 0 is padding")
 
 
 def sam_image(preset: Preset) -> Tensor:
@@ -179,7 +193,7 @@ def text_embedding(preset: Preset) -> Tensor:
 
 def word_embeddings(preset: Preset) -> Tensor:
     """The phrase as a vector for each text position."""
-    dims = (-1, CONTEXT_LENGTH, preset.clip.text_width)
+    dims = (-1, preset.text_positions, preset.clip.text_width)
     return Tensor("word_embeddings", "FP32", dims, "P x L word vectors of CLIP's text tower")
 
 
@@ -238,15 +252,15 @@ def stage_models(preset: Preset, embedding_dtype: str) -> tuple[Model, ...]:
             TEXT_ENCODER,
             "tokenizer and CLIP's text tower",
             inputs=(EXPRESSIONS,),
-            outputs=(TOKEN_IDS, text_embedding(preset), word_embeddings(preset), TOKENS),
+            outputs=(token_ids(preset), text_embedding(preset), word_embeddings(preset), tokens(preset)),
             max_batch_size=16,
             uses_device=True,
         ),
         Model(
             SSP_PROMPT_GENERATOR,
             "the Semantic-Spatial Prompt encoder",
-            inputs=(clip_tokens(preset), TOKEN_IDS, text_embedding(preset), word_embeddings(preset)),
-            outputs=(prompt_tokens(preset), BOX_CXCYWH_NORM, PHRASE_ATTENTION, spatial_attention(preset)),
+            inputs=(clip_tokens(preset), token_ids(preset), text_embedding(preset), word_embeddings(preset)),
+            outputs=(prompt_tokens(preset), BOX_CXCYWH_NORM, phrase_attention(preset), spatial_attention(preset)),
             max_batch_size=16,
             uses_device=True,
         ),
@@ -290,13 +304,13 @@ def _onnx_text_models(preset: Preset, text_encoder: Model) -> tuple[Model, ...]:
             TOKENIZER,
             "checks and tokenizes phrases",
             inputs=(EXPRESSIONS,),
-            outputs=(TOKEN_IDS, TOKENS),
+            outputs=(token_ids(preset), tokens(preset)),
             max_batch_size=text_encoder.max_batch_size,
         ),
         Model(
             TEXT_TOWER,
             "CLIP's text tower",
-            inputs=(TOKEN_IDS,),
+            inputs=(token_ids(preset),),
             outputs=(text_embedding(preset), word_embeddings(preset)),
             max_batch_size=ONNX_PHRASE_BATCH,
             uses_device=True,
@@ -322,8 +336,8 @@ def answer_tensors(preset: Preset) -> tuple[Tensor, ...]:
         AREA_PX,
         IMAGE_SIZE,
         mask_logits(preset),
-        TOKENS,
-        PHRASE_ATTENTION,
+        tokens(preset),
+        phrase_attention(preset),
         spatial_attention(preset),
     )
 

@@ -93,7 +93,7 @@ def warmup_files(model: Model, preset: Preset, sample_image: bytes) -> dict[str,
 
 def _is_read(tensor: Tensor) -> bool:
     """Say whether a warm-up reads the tensor from a file; any other is zeros."""
-    return tensor.dtype == "BYTES" or tensor in (contract.GEOMETRY, contract.TOKEN_IDS)
+    return tensor.dtype == "BYTES" or tensor.name in (contract.GEOMETRY.name, contract.TOKEN_IDS_NAME)
 
 
 def _input(tensor: Tensor, model: Model) -> pb.ModelInput:

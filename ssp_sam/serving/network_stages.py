@@ -119,21 +119,22 @@ class PhraseStage(NetworkStage):
 class TextEncoderStage(PhraseStage):
     """expressions -> token_ids, text_embedding, word_embeddings, tokens."""
 
-    per_phrase = (contract.TOKEN_IDS.name,)
+    per_phrase = (contract.TOKEN_IDS_NAME,)
 
     def prepare(self, row: Row) -> Row:
         """Tokenize the phrases of a row."""
-        return {contract.TOKEN_IDS.name: tokenize(decode_expressions(row[contract.EXPRESSIONS.name].tolist()))}
+        phrases = decode_expressions(row[contract.EXPRESSIONS.name].tolist())
+        return {contract.TOKEN_IDS_NAME: tokenize(phrases, self.preset.text_positions)}
 
     def compute(self, phrases: Mapping[str, Array], images: Mapping[str, Array]) -> dict[str, Array]:
         """Answer a chunk of phrases."""
-        token_ids = phrases[contract.TOKEN_IDS.name]
+        token_ids = phrases[contract.TOKEN_IDS_NAME]
         text_embedding, word_embeddings = self.network(token_ids)
         return {
-            contract.TOKEN_IDS.name: token_ids,
+            contract.TOKEN_IDS_NAME: token_ids,
             contract.text_embedding(self.preset).name: text_embedding,
             contract.word_embeddings(self.preset).name: word_embeddings,
-            contract.TOKENS.name: encoded_tokens(token_ids),
+            contract.TOKENS_NAME: encoded_tokens(token_ids),
         }
 
 
@@ -144,7 +145,7 @@ class SspPromptGeneratorStage(PhraseStage):
         super().__init__(network, preset)
         self.per_image = (contract.clip_tokens(preset).name,)
         self.per_phrase = (
-            contract.TOKEN_IDS.name,
+            contract.TOKEN_IDS_NAME,
             contract.text_embedding(preset).name,
             contract.word_embeddings(preset).name,
         )
@@ -160,7 +161,7 @@ class SspPromptGeneratorStage(PhraseStage):
         return {
             contract.prompt_tokens(self.preset).name: prompt_tokens,
             contract.BOX_CXCYWH_NORM.name: box,
-            contract.PHRASE_ATTENTION.name: phrase_attention,
+            contract.PHRASE_ATTENTION_NAME: phrase_attention,
             contract.spatial_attention(self.preset).name: spatial_attention.reshape(-1, grid, grid),
         }
 

@@ -67,13 +67,14 @@ class ImageFeatures:
 class SegmentRequest:
     """One request, checked: exactly one of `image` and `image_id` is given.
 
-    outputs: names of the tensors asked for. deadline_s: on the clock of `time.monotonic`, or None. is_cancelled: says
-    whether the caller has given up.
+    text_positions: that of the preset. outputs: names of the tensors asked for. deadline_s: on the clock of
+    `time.monotonic`, or None. is_cancelled: says whether the caller has given up.
     """
 
     image: bytes | None
     image_id: str | None
     expressions: Array
+    text_positions: int
     mask_format: bytes
     mask_threshold: float
     outputs: frozenset[str]
@@ -87,7 +88,7 @@ class SegmentRequest:
         if self.image is not None:
             check_image_bytes(len(self.image))
         # What no stage could use is refused before an image is computed for it.
-        tokenize(decode_expressions(self.expressions[0].tolist()))
+        tokenize(decode_expressions(self.expressions[0].tolist()), self.text_positions)
         mask_encoder(self.mask_format)
         check_threshold(self.mask_threshold)
 

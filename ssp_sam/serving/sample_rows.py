@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssp_sam.config import CONTEXT_LENGTH, VOCABULARY_SIZE, Preset
+from ssp_sam.config import VOCABULARY_SIZE, Preset
 from ssp_sam.preprocess import geometry_of
 from ssp_sam.serving import contract
 
@@ -22,14 +22,14 @@ def sample_row(model: contract.Model, preset: Preset, phrases: int, image: bytes
 
     image: a file, for a model that takes one.
     """
-    token_ids = np.zeros((phrases, CONTEXT_LENGTH), dtype=np.int32)
+    token_ids = np.zeros((phrases, preset.text_positions), dtype=np.int32)
     token_ids[:, : len(_EMPTY_PHRASE)] = _EMPTY_PHRASE
     meaningful: dict[str, Array] = {
         contract.IMAGE.name: np.array([image], dtype=np.object_),
         contract.EXPRESSIONS.name: np.array([b"warm up"] * phrases, dtype=np.object_),
         contract.MASK_FORMAT.name: np.array([contract.DEFAULT_MASK_FORMAT.encode()], dtype=np.object_),
         contract.GEOMETRY.name: geometry_of(_IMAGE_HW, preset).to_array(),
-        contract.TOKEN_IDS.name: token_ids,
+        contract.TOKEN_IDS_NAME: token_ids,
     }
     shapes = {tensor: tuple(phrases if dim == -1 else dim for dim in tensor.dims) for tensor in model.inputs}
     return {

@@ -47,6 +47,7 @@ class SegmentModel:
         config = json.loads(args["model_config"])
         parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
         preset = get_preset(parameters["preset"])
+        self.text_positions = preset.text_positions
         self.outputs = {
             tensor["name"]: pb_utils.triton_string_to_numpy(tensor["data_type"]) for tensor in config["output"]
         }
@@ -117,6 +118,7 @@ class SegmentModel:
             image=value(contract.IMAGE.name),
             image_id=None if image_id is None else image_id.decode("utf-8", "replace"),
             expressions=pb_utils.get_input_tensor_by_name(request, contract.EXPRESSIONS.name).as_numpy().copy(),
+            text_positions=self.text_positions,
             mask_format=contract.DEFAULT_MASK_FORMAT.encode() if mask_format is None else mask_format,
             mask_threshold=contract.DEFAULT_MASK_THRESHOLD if threshold is None else float(threshold),
             outputs=frozenset(request.requested_output_names()),

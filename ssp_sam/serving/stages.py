@@ -75,7 +75,7 @@ class Preprocess(RowStage):
         answer = {}
         if contract.EXPRESSIONS.name in row:
             expressions = row[contract.EXPRESSIONS.name]
-            tokenize(decode_expressions(expressions.tolist()))
+            tokenize(decode_expressions(expressions.tolist()), self.preset.text_positions)
             answer[contract.CHECKED_EXPRESSIONS.name] = expressions
         if contract.MASK_FORMAT.name in row:
             mask_encoder(row[contract.MASK_FORMAT.name][0])
@@ -93,10 +93,14 @@ class Preprocess(RowStage):
 class Tokenizer(RowStage):
     """expressions -> token_ids, tokens, where the text tower is a model of its own."""
 
+    def __init__(self, preset: Preset) -> None:
+        self.preset = preset
+
     def run_row(self, row: Row) -> dict[str, Array]:
         """Answer one row."""
-        token_ids = tokenize(decode_expressions(row[contract.EXPRESSIONS.name].tolist()))
-        return {contract.TOKEN_IDS.name: token_ids, contract.TOKENS.name: encoded_tokens(token_ids)}
+        phrases = decode_expressions(row[contract.EXPRESSIONS.name].tolist())
+        token_ids = tokenize(phrases, self.preset.text_positions)
+        return {contract.TOKEN_IDS_NAME: token_ids, contract.TOKENS_NAME: encoded_tokens(token_ids)}
 
 
 def encoded_tokens(token_ids: Array) -> Array:
@@ -205,7 +209,7 @@ def load_stage(name: str, parameters: Mapping[str, str], weights: Path, device: 
     if name == contract.PREPROCESS:
         return Preprocess(preset)
     if name == contract.TOKENIZER:
-        return Tokenizer()
+        return Tokenizer(preset)
     if name == contract.POSTPROCESS:
         return Postprocess(preset, Calibration.from_json(json.loads(parameters["calibration"])))
     from ssp_sam.serving.network_stages import load_network_stage

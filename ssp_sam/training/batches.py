@@ -6,9 +6,9 @@ import multiprocessing
 import signal
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from multiprocessing.context import BaseContext
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ssp_sam.config import CONTEXT_LENGTH, Preset
+from ssp_sam.config import Preset
 from ssp_sam.data import Expression
 from ssp_sam.preprocess import Geometry, UInt8Array, geometry_of, place_on_square
 from ssp_sam.results import BoolMask
@@ -32,6 +32,21 @@ AnyBatch = TypeVar("AnyBatch", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
+class ShownThings:
+    """The T things of a batch's images, and where they are seen.
+
+    of_patch: int64 (B, N), which thing each patch of CLIP's padded square shows, or `targets.NOTHING` or `UNCLEAR`;
+    traits: int8 (T, `TRAITS`), what can be said of them; noun: int64 (T,), which of K nouns they are;
+    noun_token_ids: int32 (K, L), the nouns in one wording each, those of the things among others.
+    """
+
+    of_patch: Tensor
+    traits: Tensor
+    noun: Tensor
+    noun_token_ids: Tensor
+
+
+@dataclass(frozen=True)
 class Batch:
     """B images with P targets: phrases, or single things where the objective asks for those.
 
@@ -40,8 +55,7 @@ class Batch:
     truth_mask: uint8 (P, 4G, 4G), covered share of each cell of SAM's padded square, 255 for all of it;
     truth_grid: float32 (P, N), covered share of each patch of CLIP's padded square;
     truth_box: float32 (P, 4), centre and size in 0..1 of CLIP's padded square, zeros if absent; absent: bool (P,).
-    noun_token_ids: int32 (K, L), nouns in one wording each; shown_noun: int64 (B, N), which of them each patch of
-    CLIP's padded square shows, K for nothing, `targets.UNCLEAR` between the two. None where nouns are not asked for.
+    shown: the things that patches show, where they are asked for.
     image_embedding: float16 (B, D, G, G), what SAM's encoder made of the images earlier; None if it has to be asked.
     half_square: truth_mask is (P, S / 2, S / 2) instead, see `PhaseConfig.half_square_masks`.
     own_masks: the truths at the images' own sizes, bool (H, W) each, where they are asked for.
@@ -57,8 +71,7 @@ class Batch:
     truth_grid: Tensor
     truth_box: Tensor
     absent: Tensor
-    noun_token_ids: Tensor | None = None
-    shown_noun: Tensor | None = None
+    shown: ShownThings | None = None
     image_embedding: Tensor | None = None
     half_square: bool = False
     own_masks: tuple[BoolMask, ...] = ()
@@ -75,9 +88,22 @@ class Batch:
 
 
 def on_device(batch: AnyBatch, device: torch.device) -> AnyBatch:
-    """Return a dataclass of a batch with its tensors on a device."""
-    tensors: dict[str, Any] = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
-    return replace(batch, **{name: value.to(device) for name, value in tensors.items()})
+    """Return a dataclass of a batch with its tensors, and those of dataclasses in it, on a device."""
+    moved: dict[str, Any] = {}
+    for name, value in vars(batch).items():
+        if isinstance(value, Tensor):
+            moved[name] = value.to(device)
+        elif is_dataclass(value) and not isinstance(value, type):
+            moved[name] = on_device(value, device)
+    return replace(batch, **moved)
+
+
+class SeenThing(NamedTuple):
+    """A thing in an image: its noun, its mask, bool (H, W), and its `TRAITS`, int8."""
+
+    noun: str
+    mask: BoolMask
+    traits: npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True)
@@ -85,7 +111,7 @@ class Sample:
     """One image, RGB uint8 (H, W, 3), and its targets.
 
     masks: their truths, bool (H, W); phrases, kinds: what each phrase says, and of which kind it is; both are empty
-    where the targets are things. things: noun and mask of all that is in the image, if nouns are asked for. clip_place:
+    where the targets are things. things: all that is in the image, if that is asked for. clip_place:
     how far down and right CLIP's image lies on its square, each as a share of the room there is, below 1; if None, in
     the middle. embedding: float16 (D, G, G), what SAM's encoder made of the image, if that is known.
     """
@@ -94,7 +120,7 @@ class Sample:
     masks: Sequence[BoolMask]
     phrases: Sequence[str] = ()
     kinds: Sequence[str] = ()
-    things: Sequence[tuple[str, BoolMask]] = ()
+    things: Sequence[SeenThing] = ()
     clip_place: tuple[float, float] | None = None
     embedding: npt.NDArray[np.float16] | None = None
 
@@ -108,16 +134,15 @@ class Sample:
 class BatchForm:
     """How samples are brought into the form that the model takes.
 
-    text_positions, half_square_masks: those of `PhaseConfig`. sam_images: whether SAM's encoder will be asked.
-    own_masks: whether truths at the images' own sizes are wanted. nouns: whether it is asked what patches show.
+    half_square_masks: that of `PhaseConfig`. sam_images: whether SAM's encoder will be asked.
+    own_masks: whether truths at the images' own sizes are wanted. things: whether it is asked what patches show.
     """
 
     preset: Preset
-    text_positions: int = CONTEXT_LENGTH
     half_square_masks: bool = False
     sam_images: bool = True
     own_masks: bool = False
-    nouns: bool = False
+    things: bool = False
 
 
 def make_batch(samples: Sequence[Sample], form: BatchForm) -> Batch:
@@ -140,7 +165,7 @@ def make_batch(samples: Sequence[Sample], form: BatchForm) -> Batch:
         for sample, geometry in zip(samples, geometries, strict=True)
     ]
     truth_mask, truth_grid, truth_box = (np.concatenate(parts) for parts in zip(*targets, strict=True))
-    token_ids = [_token_ids(sample, form.text_positions) for sample in samples]
+    token_ids = [_token_ids(sample, preset.text_positions) for sample in samples]
     counts = [len(sample.masks) for sample in samples]
     own_masks = [mask for sample in samples for mask in sample.masks]
     return Batch(
@@ -175,14 +200,10 @@ def geometry_of_sample(sample: Sample, preset: Preset) -> Geometry:
     return replace(geometry, clip_offset_tl=(top, left))
 
 
-def _token_ids(sample: Sample, text_positions: int) -> npt.NDArray[np.int32]:
+def _token_ids(sample: Sample, positions: int) -> npt.NDArray[np.int32]:
     if not sample.phrases:
-        return np.zeros((len(sample.masks), text_positions), dtype=np.int32)
-    token_ids = tokenize(sample.phrases)
-    if token_ids[:, text_positions:].any():
-        longest = int((token_ids != 0).sum(axis=1).max())
-        raise ValueError(f"text_positions is {text_positions}, but a phrase has {longest} tokens: {sample.phrases}")
-    return token_ids[:, :text_positions]
+        return np.zeros((len(sample.masks), positions), dtype=np.int32)
+    return tokenize(sample.phrases, positions)
 
 
 class Batches(Dataset[Any]):

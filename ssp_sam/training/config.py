@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ssp_sam.config import CONTEXT_LENGTH, PRESETS
+from ssp_sam.config import PRESETS
 from ssp_sam.data.glyphs import STYLES
 from ssp_sam.data.phrases import KINDS
 from ssp_sam.evaluation.datasets import BENCHMARKS, FORMATS
 from ssp_sam.modeling.ssp_sam import STAGES
-from ssp_sam.training.objectives import NAMING, OBJECTIVES
+from ssp_sam.training.objectives import OBJECTIVES, PATCH_LOSSES
 from ssp_sam.training.reading import ConfigError, build, check_one_of, check_range
 from ssp_sam.training.trainee import MODULES
 
@@ -50,8 +50,6 @@ class PhaseConfig:
     train_from_epoch: module of `train` -> the epoch, counted from 0, before which it is frozen.
     emphasis: kind of phrase -> how many times as often scenes have it as held-out scenes do.
     sets: names of the run's data sets that are united; if empty, scenes are drawn.
-    text_positions: text is cut to that many positions, to save time. Only padding may be cut, which nothing but the
-        backward direction of the GRU ever sees; validation works on all positions.
     random_offset: place CLIP's image anywhere on its square instead of in the middle.
     half_square_masks: compare masks as the release does, on SAM's square at half its side, to which logits are
         enlarged; else on the logits' own cells.
@@ -82,7 +80,6 @@ class PhaseConfig:
     adam_beta2: float = 0.99
     gradient_clip: float = 1.0
     absent_weight: float = 1.0
-    text_positions: int = CONTEXT_LENGTH
     random_offset: bool = False
     half_square_masks: bool = False
 
@@ -98,7 +95,6 @@ class PhaseConfig:
         for name in ("final_learning_rate_share", "lowest_learning_rate"):
             check_range(name, getattr(self, name), at_least=0)
         check_range("adam_beta2", self.adam_beta2, above=0, at_most=1)
-        check_range("text_positions", self.text_positions, at_least=2, at_most=CONTEXT_LENGTH)
         objective = OBJECTIVES[self.objective]
         for name, table, allowed in (
             ("train", self.train, MODULES),
@@ -113,8 +109,9 @@ class PhaseConfig:
         self._check_length()
         if self.sets and objective.targets != "phrases":
             raise ConfigError(f"objective {self.objective!r} needs {objective.targets}, which only scenes have")
-        if self.sets and NAMING in self.loss_weights:
-            raise ConfigError(f"the loss {NAMING!r} needs to know what patches show, which only scenes tell")
+        for name in PATCH_LOSSES:
+            if self.sets and name in self.loss_weights:
+                raise ConfigError(f"the loss {name!r} needs to know what patches show, which only scenes tell")
         if self.sets and self.emphasis:
             raise ConfigError("emphasis goes with scenes; the phrases of data sets are as they are")
 

@@ -41,6 +41,18 @@ def focal(logits: Tensor, truth: Tensor, alpha: float = 0.25, gamma: float = 2.0
     return (balance * missed**gamma * each).mean()
 
 
+def traits(logits: Tensor, truth: Tensor, thing: Tensor) -> Tensor:
+    """Return the mean binary cross entropy of what patches of things say of them; a thing's patches count as one.
+
+    logits: (M, A) of M patches; truth: int8 (T, A), 1 or 0, below where it is not known; thing: int (M,).
+    """
+    own = truth[thing]
+    share = 1 / torch.bincount(thing, minlength=len(truth))[thing].float()
+    weight = torch.where(own >= 0, share[:, None], 0.0)
+    each = F.binary_cross_entropy_with_logits(logits.float(), own.clamp(min=0).float(), reduction="none")
+    return (each * weight).sum() / weight.sum().clamp(min=1)
+
+
 def corners(box_cxcywh: Tensor) -> Tensor:
     """Return boxes (P, 4) as x0, y0, x1, y1 of boxes as centre and size."""
     centre, half = box_cxcywh[:, :2], box_cxcywh[:, 2:] / 2

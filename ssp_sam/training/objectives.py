@@ -12,18 +12,20 @@ from torch.nn import functional as F
 
 from ssp_sam.modeling.ssp import Prompts
 from ssp_sam.training import losses
+from ssp_sam.training.targets import NOTHING
 from ssp_sam.training.trainee import Trainee
 
 if TYPE_CHECKING:
     from ssp_sam.modeling.clip_image import ClipImageEncoder
-    from ssp_sam.training.batches import Batch
+    from ssp_sam.training.batches import Batch, ShownThings
     from ssp_sam.training.close_ups import CloseUps
 
 Losses = dict[str, Tensor]
 
 CONTRAST_TEMPERATURE = 0.07
-NAMING = "naming"
-"""The loss that needs the nouns of a batch's patches; only scenes have them."""
+NAMING, TRAITS = "naming", "traits"
+PATCH_LOSSES = (NAMING, TRAITS)
+"""The losses that need to know what a batch's patches show, as only scenes do."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ def _grounding(trainee: Trainee, batch: Batch, absent_weight: float) -> Losses:
     of_images, phrases = _patches(trainee, batch), _phrases(trainee, batch.token_ids)
     patches = of_images[batch.image_index]
     found = _similarity_losses(trainee, batch, similarity_of(patches, phrases), _weight(batch, absent_weight))
-    return {**found, **_naming_losses(trainee, batch, of_images), "contrast": _contrast(batch, patches, phrases)}
+    return {**found, **_patch_losses(trainee, batch, of_images), "contrast": _contrast(batch, patches, phrases)}
 
 
 def named_patches(trainee: Trainee, batch: CloseUps) -> tuple[Tensor, Tensor]:
@@ -202,27 +204,30 @@ def _close_up(trainee: Trainee, batch: CloseUps, absent_weight: float) -> Losses
     }
 
 
-def _naming_losses(trainee: Trainee, batch: Batch, patches: Tensor) -> Losses:
-    """Return the loss NAMING of patches (B, N, C), where the batch knows what they show."""
-    if batch.noun_token_ids is None or batch.shown_noun is None:
+def _patch_losses(trainee: Trainee, batch: Batch, patches: Tensor) -> Losses:
+    """Return `PATCH_LOSSES` of patches (B, N, C), where the batch knows what they show."""
+    shown = batch.shown
+    if shown is None:
         return {}
-    nouns = _phrases(trainee, batch.noun_token_ids)
-    return {NAMING: _naming(trainee, torch.einsum("bnc,kc->bnk", patches, nouns), batch.shown_noun)}
+    nouns = _phrases(trainee, shown.noun_token_ids)
+    similarity = torch.einsum("bnc,kc->bnk", patches, nouns).flatten(0, 1)
+    of_patch = shown.of_patch.flatten()
+    things = of_patch >= 0
+    traits = trainee.trait_head(patches.flatten(0, 1)[things])
+    return {NAMING: _naming(trainee, similarity, shown), TRAITS: losses.traits(traits, shown.traits, of_patch[things])}
 
 
-def _naming(trainee: Trainee, similarity: Tensor, shown_noun: Tensor) -> Tensor:
+def _naming(trainee: Trainee, similarity: Tensor, shown: ShownThings) -> Tensor:
     """Tell what every patch shows, among nouns and nothing: one image teaches as much as hundreds of phrases.
 
-    similarity: (B, N, K); shown_noun: int64 (B, N), K for nothing. Things and background count the same.
+    similarity: (B * N, K). Things and background count the same.
     """
     logits = F.pad(trainee.similarity_head(similarity), (0, 1))  # 0 is where a noun is as likely as not
-    each = F.cross_entropy(logits.flatten(0, 1), shown_noun.flatten(), reduction="none")
-    means = [each[where].mean() for where in _named_and_not(shown_noun.flatten(), similarity.shape[2]) if where.any()]
-    return torch.stack(means).mean()
-
-
-def _named_and_not(shown_noun: Tensor, nothing: int) -> tuple[Tensor, Tensor]:
-    return (shown_noun >= 0) & (shown_noun < nothing), shown_noun == nothing
+    of_patch = shown.of_patch.flatten()
+    of_things, of_nothing = of_patch >= 0, of_patch == NOTHING
+    truth = torch.where(of_things, shown.noun[of_patch.clamp(min=0)], similarity.shape[1])
+    each = F.cross_entropy(logits, truth, reduction="none")
+    return torch.stack([each[where].mean() for where in (of_things, of_nothing) if where.any()]).mean()
 
 
 def _contrast(batch: Batch, patches: Tensor, phrases: Tensor) -> Tensor:
@@ -251,7 +256,7 @@ def _boxes(trainee: Trainee, batch: Batch, absent_weight: float) -> Losses:
     prompts = prompts_of(trainee, batch, clip_tokens)
     return {
         **_prompt_losses(trainee, batch, prompts, _weight(batch, absent_weight)),
-        **_naming_losses(trainee, batch, _normalized(clip_tokens)),
+        **_patch_losses(trainee, batch, _normalized(clip_tokens)),
     }
 
 
@@ -263,7 +268,7 @@ def _masks(trainee: Trainee, batch: Batch, absent_weight: float) -> Losses:
     return {
         **_mask_losses(trainee, batch, logits, iou, weight),
         **_prompt_losses(trainee, batch, prompts, weight),
-        **_naming_losses(trainee, batch, _normalized(clip_tokens)),
+        **_patch_losses(trainee, batch, _normalized(clip_tokens)),
     }
 
 
@@ -275,11 +280,11 @@ OBJECTIVES = {
     # CLIP's two towers alone say what a thing is.
     "close-ups": Objective(_close_up, ("thing_noun", "patch_noun"), targets="close-ups", uses_sam=False),
     # CLIP's two towers alone find the patches that a phrase means.
-    "grounding": Objective(_grounding, (*_SIMILARITY, "contrast", NAMING), uses_sam=False),
+    "grounding": Objective(_grounding, (*_SIMILARITY, "contrast", *PATCH_LOSSES), uses_sam=False),
     # SAM alone cuts out the thing in a given box.
     "boxed-masks": Objective(_boxed, _MASK, targets="things"),
     # The SSP encoder without SAM: boxes, and where it looks.
-    "boxes": Objective(_boxes, (*_PROMPT, NAMING), uses_sam=False),
+    "boxes": Objective(_boxes, (*_PROMPT, *PATCH_LOSSES), uses_sam=False),
     # The whole model.
-    "masks": Objective(_masks, (*_MASK, *_PROMPT, NAMING)),
+    "masks": Objective(_masks, (*_MASK, *_PROMPT, *PATCH_LOSSES)),
 }

@@ -57,7 +57,7 @@ class SetBatches(Batches):
         for number, dataset in enumerate(sets):
             for index in range(len(dataset)):
                 own = dataset[index].samples
-                usable = [position for position, phrase in enumerate(own) if _is_usable(phrase.phrase)]
+                usable = [position for position, phrase in enumerate(own) if self._is_usable(phrase.phrase)]
                 self.phrases += len(usable)
                 self.left_out += len(own) - len(usable)
                 for start in range(0, len(usable), expressions):
@@ -83,6 +83,13 @@ class SetBatches(Batches):
             places = [place for place in places if place < len(order)]
         return make_batch([self._sample(int(order[place % len(order)]), epoch) for place in places], self._form)
 
+    def _is_usable(self, phrase: str) -> bool:
+        try:
+            tokenize([phrase], self._form.preset.text_positions)
+        except InvalidArgumentError:
+            return False
+        return True
+
     def _order_of(self, epoch: int) -> npt.NDArray[np.int64]:
         if self._seed is not None and epoch != self._epoch:
             self._epoch = epoch
@@ -102,14 +109,6 @@ class SetBatches(Batches):
             embedding=self._embeddings.load(data) if self._embeddings else None,
         )
         return random_place(sample, *(self._seed or ()), epoch, entry) if self._random_offset else sample
-
-
-def _is_usable(phrase: str) -> bool:
-    try:
-        tokenize([phrase])
-    except InvalidArgumentError:
-        return False
-    return True
 
 
 def _mask(phrase: Phrase, image: UInt8Array) -> BoolMask:

@@ -12,11 +12,22 @@ from PIL import Image
 
 from ssp_sam.config import Preset
 from ssp_sam.data import GlyphSet, SceneGenerator
+from ssp_sam.data.standing import traits_of
 from ssp_sam.results import BoolMask
-from ssp_sam.training.batches import Batch, Batches, BatchForm, Sample, geometry_of_sample, make_batch, random_place
+from ssp_sam.training.batches import (
+    Batch,
+    Batches,
+    BatchForm,
+    Sample,
+    SeenThing,
+    ShownThings,
+    geometry_of_sample,
+    make_batch,
+    random_place,
+)
 from ssp_sam.training.config import DataConfig
 from ssp_sam.training.naming import nouns_to_tell_apart, token_ids_of
-from ssp_sam.training.targets import nouns_of
+from ssp_sam.training.targets import things_shown
 
 # A stretched image has a ratio of width to height between 1 / this and this.
 STRETCH_MAX = 1.8
@@ -38,7 +49,7 @@ def scene_generator(
 
 
 def scene_sample(
-    generator: SceneGenerator, index: int, data: DataConfig, *, targets: str, count: int, with_nouns: bool = False
+    generator: SceneGenerator, index: int, data: DataConfig, *, targets: str, count: int, with_things: bool = False
 ) -> Sample:
     """Draw scene `index` with up to `count` targets ("phrases" or "things"), stretched now and then."""
     scene = generator.scene(index)
@@ -49,8 +60,10 @@ def scene_sample(
     else:
         masks, phrases, kinds = zip(*((e.mask, e.phrase, e.kind) for e in scene.expressions), strict=True)
         sample = Sample(scene.image, masks, phrases, kinds)
-    if with_nouns:
-        sample = replace(sample, things=[(thing.noun, thing.mask) for thing in scene.things])
+    if with_things:
+        traits = traits_of(scene.things, scene.image.shape[0])
+        seen = [SeenThing(thing.noun, thing.mask, own) for thing, own in zip(scene.things, traits, strict=True)]
+        sample = replace(sample, things=seen)
     return _stretched(sample, rng) if rng.random() < data.stretched_share else sample
 
 
@@ -64,7 +77,8 @@ def _stretched(sample: Sample, rng: np.random.Generator) -> Sample:
     def resized(mask: BoolMask) -> BoolMask:
         return np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
 
-    masks, things = [resized(mask) for mask in sample.masks], [(noun, resized(mask)) for noun, mask in sample.things]
+    masks = [resized(mask) for mask in sample.masks]
+    things = [thing._replace(mask=resized(thing.mask)) for thing in sample.things]
     return replace(sample, image=image, masks=masks, things=things)
 
 
@@ -98,10 +112,10 @@ class SceneBatches(Batches):
         """Return the batch of a step."""
         samples = [self._sample(step * self._images + k) for k in self._own]
         batch = make_batch(samples, self._form)
-        if not self._form.nouns:
+        if not self._form.things:
             return batch
         rng = np.random.default_rng([self._data.seed, self._first_scene, step, self._own.start])
-        return add_nouns(batch, samples, self._generator.vocabulary, self._form.preset, rng)
+        return replace(batch, shown=shown_things(samples, self._generator.vocabulary, self._form.preset, rng))
 
     def _sample(self, number: int) -> Sample:
         index = self._first_scene + number
@@ -111,26 +125,26 @@ class SceneBatches(Batches):
             self._data,
             targets=self._targets,
             count=self._expressions,
-            with_nouns=self._form.nouns,
+            with_things=self._form.things,
         )
         return random_place(sample, self._data.seed, index) if self._random_offset else sample
 
 
-def add_nouns(
-    batch: Batch, samples: Sequence[Sample], vocabulary: Sequence[str], preset: Preset, rng: np.random.Generator
-) -> Batch:
-    """Return the batch of `samples` with the nouns of its patches, and others of the vocabulary to tell them from."""
-    chosen = nouns_to_tell_apart((noun for sample in samples for noun, _ in sample.things), vocabulary, rng)
+def shown_things(
+    samples: Sequence[Sample], vocabulary: Sequence[str], preset: Preset, rng: np.random.Generator
+) -> ShownThings:
+    """Return what the patches of samples with things show; other nouns of the vocabulary are to tell theirs from."""
+    things = [thing for sample in samples for thing in sample.things]
+    chosen = nouns_to_tell_apart((thing.noun for thing in things), vocabulary, rng)
     number = {noun: index for index, noun in enumerate(chosen)}
-    patches = [
-        nouns_of(
-            [mask for _, mask in sample.things],
-            [number[noun] for noun, _ in sample.things],
-            len(chosen),
-            geometry_of_sample(sample, preset),
-            preset,
-        )
-        for sample in samples
-    ]
-    token_ids = torch.from_numpy(token_ids_of(chosen, rng))
-    return replace(batch, noun_token_ids=token_ids, shown_noun=torch.from_numpy(np.stack(patches)))
+    patches, before = [], 0
+    for sample in samples:
+        own = things_shown([thing.mask for thing in sample.things], geometry_of_sample(sample, preset), preset)
+        patches.append(np.where(own >= 0, own + before, own))
+        before += len(sample.things)
+    return ShownThings(
+        of_patch=torch.from_numpy(np.stack(patches)),
+        traits=torch.from_numpy(np.stack([thing.traits for thing in things])),
+        noun=torch.tensor([number[thing.noun] for thing in things]),
+        noun_token_ids=torch.from_numpy(token_ids_of(chosen, rng)),
+    )

@@ -12,7 +12,7 @@ from ssp_sam.training.batches import Batches, BatchForm
 from ssp_sam.training.close_ups import CLOSE_UP_PATCHES, CloseUpBatches
 from ssp_sam.training.config import RunConfig
 from ssp_sam.training.embeddings import EmbeddingFiles, encoder_digest
-from ssp_sam.training.objectives import NAMING, OBJECTIVES
+from ssp_sam.training.objectives import OBJECTIVES, PATCH_LOSSES
 from ssp_sam.training.ranks import Ranks
 from ssp_sam.training.referring import SetBatches, open_sets
 from ssp_sam.training.scenes import SceneBatches
@@ -75,10 +75,9 @@ def _open_scenes(config: RunConfig, index: int, trainee: Trainee, ranks: Ranks) 
     batches = SceneBatches(
         BatchForm(
             trainee.preset,
-            phase.text_positions,
             phase.half_square_masks,
             sam_images=uses_sam,
-            nouns=NAMING in phase.loss_weights,
+            things=any(name in phase.loss_weights for name in PATCH_LOSSES),
         ),
         config.data,
         split="train",
@@ -128,7 +127,7 @@ def _open_sets(config: RunConfig, index: int, trainee: Trainee, ranks: Ranks) ->
     embeddings = _embedding_files(config, trainee) if uses_sam and config.data.embeddings else None
     batches = SetBatches(
         open_sets(config, phase.sets, "train"),
-        BatchForm(trainee.preset, phase.text_positions, phase.half_square_masks, sam_images=uses_sam),
+        BatchForm(trainee.preset, phase.half_square_masks, sam_images=uses_sam),
         images=phase.images_per_step,
         expressions=phase.expressions_per_image,
         seed=(config.seed, index),

@@ -13,8 +13,8 @@ from ssp_sam.config import Preset
 from ssp_sam.preprocess import Geometry, UInt8Array
 from ssp_sam.results import BoolMask
 
-UNCLEAR = -100
-"""No noun: what torch's cross entropy leaves out."""
+NOTHING, UNCLEAR = -1, -2
+"""No thing: a patch that shows none, and one of which that cannot be said."""
 
 
 class Targets(NamedTuple):
@@ -39,20 +39,17 @@ def targets_of(masks: Sequence[BoolMask], geometry: Geometry, preset: Preset, *,
     return Targets(truth_mask, truth_grid.astype(np.float32), boxes)
 
 
-def nouns_of(
-    masks: Sequence[BoolMask], nouns: Sequence[int], nothing: int, geometry: Geometry, preset: Preset
-) -> npt.NDArray[np.int64]:
-    """Return (N,), which of `nouns` each patch of CLIP's padded square shows.
+def things_shown(masks: Sequence[BoolMask], geometry: Geometry, preset: Preset) -> npt.NDArray[np.int64]:
+    """Return (N,), which of things each patch of CLIP's padded square shows, by their masks, bool (H, W).
 
-    masks: of things, bool (H, W); nouns: the number of each thing's noun; nothing: the number for patches that no thing
-    touches. A patch that no thing covers by half is `UNCLEAR`.
+    A patch that no thing touches shows `NOTHING`; one that is touched, but not covered by half by any, is `UNCLEAR`.
     """
     clip_side, cells = preset.clip.image_side_px, preset.clip.grid
     on_clip = np.stack([_place(mask, geometry.clip_hw, geometry.clip_offset_tl, clip_side) for mask in masks])
     covered = cell_means(on_clip, cells).reshape(len(masks), -1) / 255  # (things, N)
     most = covered.argmax(axis=0)
-    shown = np.where(covered.max(axis=0) >= 0.5, np.asarray(nouns)[most], UNCLEAR)
-    return np.where(covered.sum(axis=0) < 0.02, nothing, shown)
+    shown = np.where(covered.max(axis=0) >= 0.5, most, UNCLEAR)
+    return np.where(covered.sum(axis=0) < 0.02, NOTHING, shown)
 
 
 def _half_square(mask: BoolMask, size_hw: tuple[int, int], side: int) -> UInt8Array:

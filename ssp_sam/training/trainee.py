@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ssp_sam.config import Preset
+from ssp_sam.data.standing import TRAITS
 from ssp_sam.data.wording import words
 from ssp_sam.modeling.ssp_sam import STAGES, SspSam
 from ssp_sam.tokenizer import tokenize
@@ -16,7 +17,7 @@ from ssp_sam.tokenizer import tokenize
 _SENTENCE_ENDS = (269, 49407)
 
 # What a phase can train.
-MODULES = (*STAGES, "similarity_head", "corner_prompts")
+MODULES = (*STAGES, "similarity_head", "corner_prompts", "trait_head")
 
 
 class SimilarityHead(nn.Module):
@@ -30,6 +31,20 @@ class SimilarityHead(nn.Module):
     def forward(self, similarity: Tensor) -> Tensor:
         """Map (P, N) to (P, N)."""
         return similarity.float() * self.log_scale.exp() + self.bias
+
+
+class TraitHead(nn.Module):
+    """Reads from what CLIP says of a patch how the thing there stands among others: logits of `TRAITS`."""
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        self.patches = preset.clip.patches
+        self.read = nn.Linear(preset.clip.out_width, len(TRAITS))
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Map patches (M, C), normalised over the image's patches, to (M, `TRAITS`)."""
+        logits: Tensor = self.read(patches * self.patches**0.5)  # a channel's mean square is 1
+        return logits.float()
 
 
 class CornerPrompts(nn.Module):
@@ -58,6 +73,7 @@ class Trainee(nn.Module):
         self.model = SspSam(preset)
         self.similarity_head = SimilarityHead()
         self.corner_prompts = CornerPrompts(preset)
+        self.trait_head = TraitHead(preset)
 
     def part(self, name: str) -> nn.Module:
         """Return the module that a configuration calls `name`, one of `MODULES`."""

@@ -135,7 +135,7 @@ BAD_REQUESTS: dict[str, tuple[dict[str, Any], str]] = {
     "truncated image": ({"image": DEMO.read_bytes()[:5000]}, "broken"),
     "no phrase": ({"expressions": []}, "no phrase"),
     "empty phrase": ({"expressions": [b"a dog", b"  "]}, "phrase 1 is empty"),
-    "phrase of too many tokens": ({"expressions": [b"dog " * 80]}, "at most 77"),
+    "phrase of too many tokens": ({"expressions": [b"dog " * 80]}, "at most 28"),
     "too many phrases": ({"expressions": [b"dog"] * (MAX_PHRASES + 1)}, f"1 to {MAX_PHRASES}"),
     "phrase that is no text": ({"expressions": [b"\xff\xfe"]}, "UTF-8"),
     "unknown format": ({"mask_format": b"bmp"}, "rle, png, raw"),

@@ -39,7 +39,7 @@ def test_eight_scenes_are_learned_by_heart() -> None:
     assert phase.objective == "masks"
     preset = get_preset(config.preset)
     scenes = SceneBatches(
-        BatchForm(preset, phase.text_positions, nouns=NAMING in phase.loss_weights),
+        BatchForm(preset, things=NAMING in phase.loss_weights),
         config.data,
         split="train",
         targets="phrases",

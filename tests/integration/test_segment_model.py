@@ -129,7 +129,7 @@ def test_64_requests_at_once_each_get_their_own_answer_once(start: Start, make_r
     for n, (size, request) in enumerate(zip(sizes, requests, strict=True)):
         arrays = request.sender.answer(120).arrays()
         assert arrays["image_size"].tolist() == [list(size)]
-        assert arrays["tokens"].shape == (1, 1 + n % 3, 77)
+        assert arrays["tokens"].shape == (1, 1 + n % 3, 28)
     model.finalize()
     assert all(len(request.sender.responses) == 1 for request in requests)
     assert model.orchestrator.cache.counters.misses == 8

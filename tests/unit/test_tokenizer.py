@@ -138,6 +138,14 @@ def test_77_tokens_fit_and_78_do_not() -> None:
         tokenize(["cat", " ".join(["dog"] * 75)])
 
 
+def test_there_may_be_fewer_positions() -> None:
+    phrases = ["cat", "the dog on the left"]
+    longest = 8  # five words, start, full stop and end
+    np.testing.assert_array_equal(tokenize(phrases, longest), tokenize(phrases)[:, :longest])
+    with pytest.raises(InvalidArgumentError, match=r"phrase 1 .* has 8 tokens.* at most 7 are allowed"):
+        tokenize(phrases, longest - 1)
+
+
 def test_token_texts_say_the_phrase_again() -> None:
     texts = token_texts(tokenize(["the dog's 🐶 café", "x"]))
     assert texts.shape == (2, CONTEXT_LENGTH)

@@ -18,7 +18,7 @@ from tritonclient.grpc import InferenceServerException, InferResult, service_pb2
 from tritonclient.grpc._utils import _get_inference_request
 from tritonclient.utils import deserialize_bytes_tensor, np_to_triton_dtype, serialize_byte_tensor
 
-from ssp_sam.config import CONTEXT_LENGTH, PRESETS
+from ssp_sam.config import PRESETS
 from ssp_sam.errors import InvalidArgumentError, NotFoundError
 from ssp_sam.results import encode_rle
 from ssp_sam.serving import contract
@@ -189,8 +189,8 @@ def _parse(message: Any) -> Request:
 def _outputs(phrases: list[str], image_id: str) -> dict[str, np.ndarray]:
     masks = [expected_mask(phrase) for phrase in phrases]
     found = [mask.any() for mask in masks]
-    tokens = np.full((len(phrases), CONTEXT_LENGTH), b"", dtype=object)
-    attention = np.zeros((len(phrases), CONTEXT_LENGTH), dtype=np.float32)
+    tokens = np.full((len(phrases), PRESET.text_positions), b"", dtype=object)
+    attention = np.zeros((len(phrases), PRESET.text_positions), dtype=np.float32)
     for i, phrase in enumerate(phrases):
         words = phrase.split()
         tokens[i, : len(words)] = [word.encode() for word in words]

@@ -55,6 +55,21 @@ def test_mask_is_tinted_and_the_rest_is_not() -> None:
     assert line < fill, "the outline should be nearer to the phrase's own colour"
 
 
+@pytest.mark.parametrize("side_px", [200, 400, 1600])
+def test_nothing_shows_beside_the_outline(side_px: int) -> None:
+    first, last, width_px = side_px // 4, 3 * side_px // 4, max(2, side_px / 500)
+    image = pixels(
+        draw_overlay(
+            Image.new("RGB", (side_px, side_px), GREY), [answer("", (side_px,) * 2, (first, first, last, last))]
+        )
+    )
+    below = image[last:, side_px // 2]
+    assert (below[: int(width_px)] != GREY).any(axis=1).all()
+    assert (below[int(2 * width_px) :] == GREY).all()
+    inside = image[first + int(3 * width_px) : last - int(3 * width_px), side_px // 2]
+    assert len(np.unique(inside, axis=0)) == 1, "one level of tint"
+
+
 def test_colours_differ() -> None:
     assert len({colour(i) for i in range(MAX_PHRASES)}) == MAX_PHRASES
     wh = (400, 100)

@@ -98,6 +98,7 @@ def request(**changed: Any) -> SegmentRequest:
         "image": None if "image_id" in changed else b"image bytes",
         "image_id": None,
         "expressions": np.array([[phrase.encode() for phrase in phrases]], dtype=np.object_),
+        "text_positions": TINY.text_positions,
         "mask_format": b"rle",
         "mask_threshold": 0.0,
         "outputs": frozenset({contract.MASKS.name}),
@@ -375,14 +376,17 @@ def test_the_image_of_a_request_that_gave_up_is_kept_for_the_next() -> None:
         ({"phrases": []}, "no phrase came"),
         ({"phrases": ["dog", ""]}, "phrase 1 is empty"),
         ({"phrases": ["x"] * 65}, "65 phrases came"),
+        ({"phrases": ["dog", "the dog " * 14]}, r"phrase 1 .* has 31 tokens.* at most 28 are allowed"),
         ({"expressions": np.array([[b"\xff"]], dtype=np.object_)}, "not UTF-8"),
         ({"mask_format": b"jpg"}, "unknown mask_format 'jpg'"),
         ({"mask_threshold": float("nan")}, "must be a finite logit"),
     ],
 )
 def test_what_no_stage_could_use_is_refused_before_any_is_called(changed: dict[str, Any], words: str) -> None:
+    call = Call(zeros)
     with pytest.raises(InvalidArgumentError, match=words):
-        request(**changed)
+        asyncio.run(orchestrator(call).segment(request(**changed)))
+    assert not call.calls
 
 
 def test_an_image_that_cannot_be_read_is_the_callers_fault_for_all_who_sent_it(stages: Mapping[str, Stage]) -> None:

@@ -33,6 +33,7 @@ NANO = Preset(
         iou_head_width=16,
     ),
     ssp=SspConfig(width=16, attention_heads=2, prompt_tokens=4, layers=1, heads=2, ffn=32),
+    text_positions=30,
 )
 
 _COMMON = {"images_per_step": 2, "expressions_per_image": 2, "learning_rate": 2e-3}

@@ -1,5 +1,6 @@
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,26 +10,29 @@ from PIL import Image
 
 from ssp_sam.config import Preset, get_preset
 from ssp_sam.data import SceneGenerator, glyphs
-from ssp_sam.training.batches import Batch, Batches, BatchForm, Sample, make_batch
+from ssp_sam.data.standing import TRAITS
+from ssp_sam.errors import InvalidArgumentError
+from ssp_sam.training.batches import Batch, Batches, BatchForm, Sample, ShownThings, make_batch
 from ssp_sam.training.close_ups import CloseUpBatches
 from ssp_sam.training.config import DataConfig
 from ssp_sam.training.naming import NOUNS_PER_BATCH
 from ssp_sam.training.scenes import SceneBatches, scene_generator, scene_sample
-from ssp_sam.training.targets import UNCLEAR
+from ssp_sam.training.targets import NOTHING, UNCLEAR
 
 DATA = DataConfig(side_px=64, stretched_share=0.5)
 
 
 def _batches(preset: Preset, *, targets: str = "phrases", share: tuple[int, int] = (0, 1)) -> SceneBatches:
-    form = BatchForm(preset, text_positions=30)
+    form = BatchForm(preset)
     return SceneBatches(form, DATA, split="train", targets=targets, images=4, expressions=3, share=share)
 
 
-def _equal(a: Batch, b: Batch) -> bool:
-    return all(
-        torch.equal(value, getattr(b, name)) if isinstance(value, torch.Tensor) else value == getattr(b, name)
-        for name, value in vars(a).items()
-    )
+def _equal(a: object, b: object) -> bool:
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, Batch | ShownThings):
+        return all(_equal(value, getattr(b, name)) for name, value in vars(a).items())
+    return a == b
 
 
 def test_a_step_has_the_same_batch_whenever_it_is_made(nano: Preset) -> None:
@@ -100,20 +104,25 @@ def test_stretching_keeps_what_is_seen(nano: Preset) -> None:
         assert {mask.shape for mask in sample.masks} == {sample.image.shape[:2]}
 
 
-def test_patches_are_told_from_many_nouns(nano: Preset) -> None:
-    form = BatchForm(nano, text_positions=30, nouns=True)
+def test_patches_say_which_thing_they_show(nano: Preset) -> None:
+    form = BatchForm(nano, things=True)
     batches = SceneBatches(form, DATA, split="train", targets="phrases", images=3, expressions=2)
     batch, again = batches[1], batches[1]
-    assert batch.noun_token_ids is not None
-    assert batch.shown_noun is not None
+    shown = batch.shown
+    assert shown is not None
     assert _equal(batch, again)
-    assert batch.noun_token_ids.shape == (NOUNS_PER_BATCH, 77)
-    assert batch.shown_noun.shape == (3, 16)
-    # The first image's patches are named by its own things, and those that no phrase can mean show nothing.
-    nouns = {thing.noun for number in range(3, 6) for thing in batches._generator.scene(number).things}
-    shown = set(batch.shown_noun.unique().tolist()) - {UNCLEAR, NOUNS_PER_BATCH}
-    assert 0 < len(shown) <= len(nouns)
-    assert max(shown) < len(nouns), "those of the images come first"
+    things = [batches._generator.scene(number).things for number in range(3, 6)]
+    assert shown.noun_token_ids.shape == (NOUNS_PER_BATCH, 77)
+    assert shown.traits.shape == (sum(map(len, things)), len(TRAITS))
+    assert shown.of_patch.shape == (3, 16)
+    # Things are numbered through the batch, and each image shows its own only.
+    before = 0
+    for own, seen in zip(things, shown.of_patch, strict=True):
+        assert set(seen.tolist()) <= {NOTHING, UNCLEAR, *range(before, before + len(own))}
+        nouns = shown.noun[before : before + len(own)].tolist()
+        assert len(set(nouns)) == len({thing.noun for thing in own})
+        assert max(nouns) < len({thing.noun for scene in things for thing in scene}), "those of the images come first"
+        before += len(own)
 
 
 def test_close_ups_show_one_thing(nano: Preset) -> None:
@@ -129,11 +138,11 @@ def test_close_ups_show_one_thing(nano: Preset) -> None:
     assert torch.equal(torch.cat([half.image for half in halves]), batches[0].image)
 
 
-def test_only_padding_of_text_may_be_cut(nano: Preset) -> None:
+def test_phrases_have_the_positions_of_the_preset(nano: Preset) -> None:
     sample = Sample(np.zeros((64, 64, 3), np.uint8), [np.ones((64, 64), bool)], ["the dog on the left"], ["position"])
-    assert make_batch([sample], BatchForm(nano, 10)).token_ids.shape == (1, 10)
-    with pytest.raises(ValueError, match="text_positions is 5, but a phrase has 8 tokens"):
-        make_batch([sample], BatchForm(nano, 5))
+    assert make_batch([sample], BatchForm(replace(nano, text_positions=10))).token_ids.shape == (1, 10)
+    with pytest.raises(InvalidArgumentError, match="has 8 tokens, start and end counted; at most 5 are allowed"):
+        make_batch([sample], BatchForm(replace(nano, text_positions=5)))
 
 
 def test_scenes_are_drawn_in_the_styles_of_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

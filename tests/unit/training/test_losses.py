@@ -74,3 +74,18 @@ def test_mask_iou() -> None:
     predicted = torch.tensor([[[1, 1], [0, 0]], [[0, 0], [0, 0]]]).bool()
     truth = torch.tensor([[[1, 0], [0, 1]], [[0, 0], [0, 0]]]).bool()
     assert losses.mask_iou(predicted, truth).tolist() == pytest.approx([1 / 3, 0.0])
+
+
+def test_traits_count_each_thing_once_and_leave_out_what_is_not_known() -> None:
+    truth = torch.tensor([[1, 0, -1], [-1, 1, 0], [1, 1, 1]], dtype=torch.int8)  # the third has no patch
+    thing = torch.tensor([0, 0, 0, 1])
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(2))
+    naive, known = 0.0, 0.0
+    for row, own in zip(logits.tolist(), thing.tolist(), strict=True):
+        for x, t in zip(row, truth[own].tolist(), strict=True):
+            if t >= 0:
+                share = 1 / thing.tolist().count(own)
+                naive -= share * math.log(_sigmoid(x) if t else 1 - _sigmoid(x))
+                known += share
+    assert losses.traits(logits, truth, thing).item() == pytest.approx(naive / known, rel=1e-5)
+    assert losses.traits(logits[:0], truth, thing[:0]).item() == 0, "no patch shows a thing"

@@ -9,12 +9,12 @@ from ssp_sam.config import Preset, get_preset
 from ssp_sam.data.names import nouns
 from ssp_sam.tokenizer import tokenize
 from ssp_sam.training import objectives
-from ssp_sam.training.batches import Batch, BatchForm, Sample, make_batch
+from ssp_sam.training.batches import Batch, BatchForm, Sample, ShownThings, make_batch
 from ssp_sam.training.close_ups import CloseUpBatches
 from ssp_sam.training.config import DataConfig
 from ssp_sam.training.objectives import OBJECTIVES
 from ssp_sam.training.scenes import SceneBatches
-from ssp_sam.training.targets import UNCLEAR
+from ssp_sam.training.targets import NOTHING, UNCLEAR
 from ssp_sam.training.trainee import Trainee, draw_weights
 
 
@@ -78,7 +78,7 @@ def test_cut_padding_does_not_change_what_grounding_sees(nano: Preset) -> None:
 
 
 def test_losses_are_named_as_announced(nano: Preset, run_table: dict[str, Any]) -> None:
-    form = BatchForm(nano, nouns=True)
+    form = BatchForm(nano, things=True)
     scenes = SceneBatches(form, DataConfig(64), split="train", targets="phrases", images=2, expressions=2)
     close_ups = CloseUpBatches(nano, DataConfig(64), split="train", images=2)
     for objective in OBJECTIVES.values():
@@ -120,17 +120,19 @@ def test_words_differ_from_the_start() -> None:
 
 
 def test_naming_is_low_when_patches_say_what_they_show(nano: Preset) -> None:
-    shown = torch.tensor([[0, 1, 2, UNCLEAR]])  # two nouns, then nothing
-    similarity = torch.full((1, 4, 2), -1.0)
-    similarity[0, 0, 0] = similarity[0, 1, 1] = 1
+    nothing = torch.zeros(0)
+    of_patch = torch.tensor([[0, 1, NOTHING, UNCLEAR]])
+    shown = ShownThings(of_patch, traits=nothing, noun=torch.tensor([1, 0]), noun_token_ids=nothing)
+    similarity = torch.full((4, 2), -1.0)
+    similarity[0, 1] = similarity[1, 0] = 1
     trainee = Trainee(nano)
     trainee.similarity_head.bias.data.zero_()
     trainee.similarity_head.log_scale.data.fill_(math.log(10))
     right = objectives._naming(trainee, similarity, shown).item()
     assert right < 1e-3
-    similarity[0, 3] = 1  # what is unclear does not count
+    similarity[3] = 1  # what is unclear does not count
     assert objectives._naming(trainee, similarity, shown).item() == right
-    swapped = objectives._naming(trainee, similarity.flip(2), shown).item()
+    swapped = objectives._naming(trainee, similarity.flip(1), shown).item()
     assert swapped == pytest.approx(10, abs=0.01)  # 20 for things (scale 10), none for nothing
-    alike = objectives._naming(trainee, torch.zeros(1, 4, 2), shown).item()
+    alike = objectives._naming(trainee, torch.zeros(4, 2), shown).item()
     assert alike == pytest.approx(math.log(3))

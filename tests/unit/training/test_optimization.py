@@ -133,12 +133,19 @@ def test_sinusoids_tell_every_place_apart() -> None:
 def _average(rank: int, port: int, folder: Path) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     ranks = Ranks(rank, 2)
-    parameters = [nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(1))]
+    parameters = [nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(()))]
+    parameters.append(nn.Parameter(torch.zeros(1)))  # which nobody used
+    table = nn.Parameter(torch.zeros(20_000, 2))  # of which the processes use one row each, and one both
+    parameters.append(table)
+    table.grad = torch.zeros_like(table)
+    table.grad[[7, 11 + rank]] = torch.tensor([[1.0 + rank, torch.nan], [4.0, -2.0]])
     parameters[0].grad = torch.full((2, 2), float(rank))
     parameters[1].grad = torch.arange(3.0) * (1 + rank)
+    parameters[2].grad = torch.tensor(2.0 * rank)
     ranks.average_gradients(parameters)
-    gradients = [parameter.grad.tolist() for parameter in parameters[:2] if parameter.grad is not None]
-    found = [*gradients, ranks.any(rank == 1), ranks.any(False), ranks.gather({"rank": rank})]
+    gradients = [parameter.grad.tolist() for parameter in parameters[:3] if parameter.grad is not None]
+    rows = {row: str(table.grad[row].tolist()) for row in table.grad.any(dim=1).nonzero()[:, 0].tolist()}
+    found = [*gradients, rows, ranks.any(rank == 1), ranks.any(False), ranks.gather({"rank": rank})]
     (folder / f"{rank}.json").write_text(json.dumps(found))
     ranks.leave()
 
@@ -148,5 +155,6 @@ def test_processes_average_gradients_and_agree_to_stop(tmp_path: Path) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     multiprocessing.spawn(_average, (port, tmp_path), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
-    expected = [[[0.5, 0.5], [0.5, 0.5]], [0.0, 1.5, 3.0], True, False, [{"rank": 0}, {"rank": 1}]]
+    rows = {"7": "[1.5, nan]", "11": "[2.0, -1.0]", "12": "[2.0, -1.0]"}
+    expected = [[[0.5, 0.5], [0.5, 0.5]], [0.0, 1.5, 3.0], 1.0, rows, True, False, [{"rank": 0}, {"rank": 1}]]
     assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)] == [expected, expected]

@@ -142,7 +142,7 @@ def test_every_objective_learns_two_scenes(run_table: dict[str, Any], nano: Pres
     batches: Batches = CloseUpBatches(nano, config.data, split="train", images=2)
     if OBJECTIVES[objective].targets != "close-ups":
         batches = SceneBatches(
-            BatchForm(nano, text_positions=30, nouns=True),
+            BatchForm(nano, things=True),
             config.data,
             split="train",
             targets=OBJECTIVES[objective].targets,

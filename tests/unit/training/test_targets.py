@@ -5,7 +5,7 @@ from ssp_sam.config import get_preset
 from ssp_sam.evaluation.release import place_truth
 from ssp_sam.preprocess import geometry_of
 from ssp_sam.training.objectives import on_half_square
-from ssp_sam.training.targets import UNCLEAR, nouns_of, targets_of
+from ssp_sam.training.targets import NOTHING, UNCLEAR, targets_of, things_shown
 
 
 def test_half_square_masks_are_placed_as_the_release_places_them() -> None:
@@ -23,9 +23,9 @@ def test_a_patch_shows_the_noun_that_covers_half_of_it() -> None:
     masks = np.zeros((2, 336, 336), dtype=bool)
     masks[0, :28, :28] = True
     masks[1, 28:42, :20] = True  # a patch and some of the next one, too little to say
-    shown = nouns_of(list(masks), [5, 3], 9, geometry_of((336, 336), preset), preset).reshape(24, 24)
-    assert shown[:3, :3].tolist() == [[5, 5, 9], [5, 5, 9], [3, UNCLEAR, 9]]
-    assert (shown == 9).sum() == 24 * 24 - 6
+    shown = things_shown(list(masks), geometry_of((336, 336), preset), preset).reshape(24, 24)
+    assert shown[:3, :3].tolist() == [[0, 0, NOTHING], [0, 0, NOTHING], [1, UNCLEAR, NOTHING]]
+    assert (shown == NOTHING).sum() == 24 * 24 - 6
 
 
 def test_a_grid_holds_the_means_of_its_cells() -> None:

@@ -75,7 +75,6 @@ def test_mistakes_in_a_run_are_named(run_table: dict[str, Any], changes: dict[st
         ({"train": {}}, r"train is empty"),
         ({"loss_weights": {"box_l1": 1.0}}, r"a name in loss_weights 'box_l1' is unknown; allowed are similarity_bce"),
         ({"loss_weights": {"contrast": "much"}}, r"loss_weights.contrast must be a number; got 'much'"),
-        ({"text_positions": 78}, r"text_positions is 78; must be at most 77"),
         ({"name": "mask"}, r"the names of phases must differ; got mask, mask"),
     ],
 )
