@@ -43,7 +43,7 @@ class SegmentationClient:
         transport: Transport | None = None,
     ) -> None:
         if transport is None:
-            transport = tritonclient.grpc.InferenceServerClient(_grpc_target(url), channel_args=channel_args())
+            transport = ClosedOnce(_grpc_target(url), channel_args=channel_args())
         self._exchange = Exchange(
             BlockingRuntime(), transport, url=url, model=model, timeout_s=timeout_s, retries=retries
         )
@@ -111,6 +111,22 @@ class SegmentationClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class ClosedOnce(tritonclient.grpc.InferenceServerClient):  # type: ignore[misc]
+    """tritonclient's transport, whose destructor closes only a channel that is still open.
+
+    Closed twice, gRPC under gevent counts one channel too few; and at the interpreter's end, where destructors run as
+    well, the lock of that count may belong to a thread that is no more: the process then never ends.
+    """
+
+    _is_closed = False
+
+    def close(self) -> None:
+        """Close the channel, the first time."""
+        if not self._is_closed:
+            self._is_closed = True
+            super().close()
 
 
 class AsyncSegmentationClient:

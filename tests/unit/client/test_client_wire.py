@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import time
+from unittest.mock import Mock
 
+import grpc
 import pytest
 import tritonclient.grpc
 from fake_segment_server import HEIGHT, FakeTriton, MakeClient, triton_error
@@ -102,3 +105,15 @@ def test_no_channel_argument_of_tritonclient_is_lost(monkeypatch: pytest.MonkeyP
 
 
 _insecure_channel = tritonclient.grpc.grpc.insecure_channel
+
+
+@pytest.mark.parametrize("times", [0, 1, 2])
+def test_a_channel_is_closed_once(times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    channel = Mock()
+    monkeypatch.setattr(grpc, "insecure_channel", lambda *_, **__: channel)
+    client = SegmentationClient(unused_address())
+    for _ in range(times):
+        client.close()
+    del client  # its destructor closes what is still open
+    gc.collect()
+    channel.close.assert_called_once_with()
