@@ -108,16 +108,16 @@ def _attend(attention: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def _logits(upscaling: Iterable[Any], pixels: Tensor, kernel: Tensor, grid: int) -> Tensor:
     """Return (P, 4G, 4G): the kernel's product with each of the 16 places into which a pixel (P, N, D) is cut."""
     first, norm, activation, second, last_activation = upscaling
-    x = _cut(first, pixels)  # (P, N, 4, D / 4)
+    phrases, count, width = pixels.shape
+    x = _cut(first, pixels).view(phrases, count, 4, width // 4)
     x = activation(F.layer_norm(x, norm.weight.shape, norm.weight, norm.bias, norm.eps))
-    x = last_activation(_cut(second, x))  # (P, N, 4, 4, D / 8)
-    cells = torch.einsum("pnabc,pc->pnab", x, kernel)
+    x = last_activation(_cut(second, x)).view(phrases, count * 16, width // 8)
     # Rows are counted by pixel, then by the first cut, then by the second; columns as well.
-    cells = cells.reshape(-1, grid, grid, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
+    cells = (x @ kernel[..., None]).view(-1, grid, grid, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
     return cells.reshape(-1, 4 * grid, 4 * grid)
 
 
 def _cut(layer: Any, x: Tensor) -> Tensor:
-    """Apply a transposed convolution of 2 x 2 with stride 2 to places (..., C): (..., 4, C'), row by row."""
+    """Apply a transposed convolution of 2 x 2 with stride 2 to places (..., C): (..., 4 C'), row by row."""
     weight = layer.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (C, C', 2, 2) -> (4 C', C)
-    return F.linear(x, weight, layer.bias.repeat(4)).view(*x.shape[:-1], 4, layer.out_channels)
+    return F.linear(x, weight, layer.bias.repeat(4))

@@ -95,7 +95,7 @@ class PromptLayer(nn.Module):
 
     def forward(self, x: Tensor, position: Tensor, rows: int | None = None) -> Tensor:
         """Map (P, 1+Q+N, D) to the same shape, or to its first `rows` tokens; position: (1+Q+N, D)."""
-        attended = attend(self.self_attn, x[:, :rows], x, x, position=position)
+        attended = attend(self.self_attn, x[:, :rows], x, x, positions=(position[:rows], position))
         x = self.norm1(x[:, :rows] + attended)
         out: Tensor = self.norm2(x + self.linear2(F.relu(self.linear1(x), inplace=True)))
         return out
@@ -107,20 +107,19 @@ def attend(
     key: Tensor,
     value: Tensor,
     *,
-    position: Tensor | None = None,
+    positions: tuple[Tensor, Tensor] | None = None,
     is_padding: Tensor | None = None,
 ) -> Tensor:
     """Return what `attention` answers, (P, T, D) of queries (P, T, D) to keys and values (P, S, D).
 
-    position: (S, D), added to keys, and its first T rows to queries; it is the same for all phrases, so its projection
-    is added once instead of projecting sums. is_padding: bool (P, S), the keys that nobody sees.
+    positions: (T, D) and (S, D), added to queries and keys; they are the same for all phrases, so their projections are
+    added once instead of projecting sums. is_padding: bool (P, S), the keys that nobody sees.
     """
     width, heads = attention.embed_dim, attention.num_heads
     weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
     q, k, v = (F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True))
-    if position is not None:
-        q = q + F.linear(position[: query.shape[1]], weights[0])
-        k = k + F.linear(position, weights[1])
+    if positions is not None:
+        q, k = q + F.linear(positions[0], weights[0]), k + F.linear(positions[1], weights[1])
     q, k, v = (x.view(*x.shape[:2], heads, width // heads).transpose(1, 2) for x in (q, k, v))
     seen = None if is_padding is None else ~is_padding[:, None, None]
     attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
