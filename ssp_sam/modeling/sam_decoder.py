@@ -111,9 +111,10 @@ def _logits(upscaling: Iterable[Any], pixels: Tensor, kernel: Tensor, grid: int)
     phrases, count, width = pixels.shape
     x = _cut(first, pixels).view(phrases, count, 4, width // 4)
     x = activation(F.layer_norm(x, norm.weight.shape, norm.weight, norm.bias, norm.eps))
-    x = last_activation(_cut(second, x)).view(phrases, count * 16, width // 8)
+    x = last_activation(_cut(second, x))  # (P, N, 4, D / 2)
+    cells: Tensor = x.view(phrases, count * 16, width // 8) @ kernel[..., None]
     # Rows are counted by pixel, then by the first cut, then by the second; columns as well.
-    cells = (x @ kernel[..., None]).view(-1, grid, grid, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
+    cells = cells.view(-1, grid, grid, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
     return cells.reshape(-1, 4 * grid, 4 * grid)
 
 
