@@ -135,15 +135,23 @@ def load_trained(path: str | Path, preset: Preset) -> dict[str, StateDict]:
 
     Raises InvalidArgumentError that lists keys which are missing, unexpected or of another shape.
     """
+    return split_trained(load_safetensors(path), preset, path)
+
+
+def split_trained(state: Mapping[str, Tensor], preset: Preset, source: str | Path) -> dict[str, StateDict]:
+    """Return {stage: parameters} of a `SspSam.state_dict()`; `source` is what errors call it.
+
+    Raises InvalidArgumentError that lists keys which are missing, unexpected or of another shape.
+    """
     stages: dict[str, StateDict] = {name: {} for name in STAGES}
     unexpected = []
-    for key, value in _load_safetensors(path).items():
+    for key, value in state.items():
         stage, _, name = key.partition(".")
         if stage in stages:
             stages[stage][name] = value
         else:
             unexpected.append(key)
-    _require_fit(stages, unexpected, preset, path)
+    _require_fit(stages, unexpected, preset, source)
     return stages
 
 
@@ -157,7 +165,8 @@ def _require_fit(
         raise InvalidArgumentError(f"{source} does not fit preset {preset.name!r}: {'; '.join(problems)}")
 
 
-def _load_safetensors(path: str | Path) -> StateDict:
+def load_safetensors(path: str | Path) -> StateDict:
+    """Return the tensors of a safetensors file by name. Raises InvalidArgumentError if it is none, or damaged."""
     try:
         parameters: StateDict = load_file(path)
     except SafetensorError as error:
@@ -194,7 +203,7 @@ def load_stage_module(stage: str, preset: Preset, path: str | Path) -> nn.Module
 
     Raises InvalidArgumentError if the file does not hold exactly the parameters of that stage and preset.
     """
-    parameters = _load_safetensors(path)
+    parameters = load_safetensors(path)
     _require_fit({stage: parameters}, (), preset, path)
     module = STAGES[stage](preset).eval().requires_grad_(False)
     module.load_state_dict(parameters)
