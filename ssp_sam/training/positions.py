@@ -68,7 +68,7 @@ def carry_waves(encoder: ClipImageEncoder, images: Tensor, geometry: Tensor) -> 
         first, last = block.mlp[0], block.mlp[2]
         assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
         units = (hidden.std(dim=0) * last.weight.norm(dim=0)).argsort()[: truth.shape[1]]
-        last.bias += last.weight[:, units] @ hidden.mean(dim=0)[units] - _LINEAR_AT * write.sum(dim=1)
+        last.bias.add_(last.weight[:, units] @ hidden.mean(dim=0)[units] - _LINEAR_AT * write.sum(dim=1))
         first.weight[units], first.bias[units] = read.T, offset + _LINEAR_AT
         last.weight[:, units] = write
 
@@ -108,4 +108,5 @@ def _ridge(inputs: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
 
 def _least_used(values: Tensor, count: int) -> Tensor:
     """Return `count` unit vectors, as columns, along which values (M, C) vary least."""
-    return torch.linalg.eigh(torch.cov(values.T))[1][:, :count]  # eigenvalues rise
+    directions: Tensor = torch.linalg.eigh(torch.cov(values.T)).eigenvectors  # eigenvalues rise
+    return directions[:, :count]
