@@ -100,7 +100,7 @@ def _full_size(out: Path) -> Iterator[Figure]:
     yield from serving.measure_encoding(repository, IMAGE, out)
     load = Load(requests=10, recent_images=3)  # 10 encodings of seconds for those who keep nothing
     without = (SEGMENT_ENSEMBLE,)  # it keeps nothing either, and was as fast as LitServe
-    yield from versus.measure(repository, IMAGE, out, what="full size", load=load, turns=1, bound=4, without=without)
+    yield from versus.measure(repository, IMAGE, out, what="full size", load=load, turns=2, bound=4, without=without)
 
 
 PARTS: Mapping[str, Callable[[Path], Iterator[Figure]]] = {
