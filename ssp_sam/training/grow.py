@@ -23,12 +23,11 @@ from ssp_sam.config import Preset, get_preset
 from ssp_sam.data import DataError
 from ssp_sam.errors import InvalidArgumentError, SegmentationError
 from ssp_sam.modeling.ssp_sam import SspSam
-from ssp_sam.training.batches import BatchForm
+from ssp_sam.training.batches import Batch, BatchForm
 from ssp_sam.training.config import ConfigError, DataConfig, load_config
 from ssp_sam.training.files import save_weights
 from ssp_sam.training.positions import add_waves, carry_waves
 from ssp_sam.training.scenes import SceneBatches
-from ssp_sam.training.trainee import Trainee, draw_weights
 
 # Scenes whose patches tell what positions have to stand out from.
 SCENES = 64
@@ -48,9 +47,7 @@ def grow(parameters: Mapping[str, Tensor], preset: Preset, source: str | Path) -
     source: what errors call the parameters. Raises InvalidArgumentError if anything but blocks is missing, there are
     more blocks than the preset has, or something does not fit.
     """
-    trainee = Trainee(preset)
-    draw_weights(trainee)
-    model, grown = trainee.model, dict(parameters)
+    model, grown = SspSam(preset), dict(parameters)
     for tower in (
         _Tower("clip_image_encoder.blocks", preset.clip.surgery_layers, ("attn.proj", "mlp.2")),
         _Tower("sam_image_encoder.vit.blocks", 0, ("attn.proj", "mlp.lin2")),
@@ -91,6 +88,11 @@ def _with_new_blocks(
     return grown
 
 
+def _scenes(preset: Preset, data: DataConfig) -> Batch:
+    form = BatchForm(preset, sam_images=False)
+    return SceneBatches(form, data, split="train", targets="phrases", images=SCENES, expressions=1)[0]
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return 0, or 1 if the checkpoint or the scenes cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m ssp_sam.training.grow", description=__doc__)
@@ -105,12 +107,15 @@ def main(argv: list[str] | None = None) -> int:
         preset = get_preset(arguments.preset)
         torch.manual_seed(0)
         model = grow(load_safetensors(arguments.checkpoint), preset, arguments.checkpoint)
-        data = load_config(arguments.config).data if arguments.config else DataConfig()
-        form = BatchForm(preset, sam_images=False)
-        scenes = SceneBatches(form, data, split="train", targets="phrases", images=SCENES, expressions=1)[0]
-        for asked, change in ((arguments.position_waves, add_waves), (arguments.position_carriers, carry_waves)):
-            if asked:
-                change(model.clip_image_encoder, scenes.clip_image, scenes.geometry)
+        changes = [
+            change
+            for asked, change in ((arguments.position_waves, add_waves), (arguments.position_carriers, carry_waves))
+            if asked
+        ]
+        if changes:
+            scenes = _scenes(preset, load_config(arguments.config).data if arguments.config else DataConfig())
+        for change in changes:
+            change(model.clip_image_encoder, scenes.clip_image, scenes.geometry)
         save_weights(arguments.out, model)
     except (SegmentationError, DataError, ConfigError, OSError) as error:
         print(error, file=sys.stderr)
