@@ -163,7 +163,7 @@ class Run:
     def _save(self, learner: Learner | None) -> None:
         """Write the state; between two phases there is no learner."""
         state = {
-            "config": _fingerprint(self._config, self._phase_index),
+            "config": _fingerprint(self._config, self._phase_index + (learner is not None)),
             "phase": self._phase_index,
             "step": self._step,
             "best_giou": self._best_giou,
@@ -174,7 +174,8 @@ class Run:
         save_state(self._folder / STATE_FILE, state)
 
     def _restore(self, state: dict[str, Any]) -> None:
-        if not _continues(self._config, state["config"], state["phase"]):
+        begun = state["phase"] + (state["learner"] is not None)
+        if not _continues(self._config, state["config"], begun):
             raise TrainingError(
                 f"{self._folder} holds a run that began with another configuration; continue it with its own "
                 "(phases that have not begun may change), or give the new run another name"
@@ -185,16 +186,16 @@ class Run:
         torch.set_rng_state(state["random"])
 
 
-def _fingerprint(config: RunConfig, phase_index: int) -> str:
-    """Return what decides the numbers of a run up to this phase; how often it saves or says something does not."""
+def _fingerprint(config: RunConfig, phases: int) -> str:
+    """Return what decides the numbers of a run's first `phases`; how often it saves or says something does not."""
     free = {"threads", "device", "save_every_minutes", "log_every_seconds", "validation"}
     values = {name: value for name, value in dataclasses.asdict(config).items() if name not in free}
     values["data"].pop("workers")
-    values["phases"] = values["phases"][: phase_index + 1]
+    values["phases"] = values["phases"][:phases]
     return json.dumps(values, sort_keys=True)
 
 
-def _continues(config: RunConfig, fingerprint: str, phase_index: int) -> bool:
+def _continues(config: RunConfig, fingerprint: str, phases: int) -> bool:
     """Say whether a run that began with `fingerprint` goes on to the same numbers with `config`.
 
     The fingerprint may be older than some settings: the run began with their defaults.
@@ -203,4 +204,4 @@ def _continues(config: RunConfig, fingerprint: str, phase_index: int) -> bool:
         began = parse_config(json.loads(fingerprint), "the state")
     except ConfigError:
         return False
-    return _fingerprint(began, phase_index) == _fingerprint(config, phase_index)
+    return _fingerprint(began, phases) == _fingerprint(config, phases)

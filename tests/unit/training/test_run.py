@@ -82,6 +82,21 @@ def test_a_crash_loses_only_what_was_not_saved(run_table: dict[str, Any], tmp_pa
     assert _same(_weights(whole), _weights(continued))
 
 
+def test_a_finished_run_goes_on_with_another_phase(run_table: dict[str, Any], tmp_path: Path) -> None:
+    _, whole = _run(run_table, tmp_path / "whole")
+
+    first, second = run_table["phases"]
+    finished, run = _run({**run_table, "phases": [first]}, tmp_path / "parts")
+    assert finished
+    assert not _same(_weights(run), _weights(whole))
+    finished, longer = _run({**run_table, "phases": [first, second]}, tmp_path / "parts")
+    assert finished
+    assert _same(_weights(longer), _weights(whole))
+
+    with pytest.raises(TrainingError, match="began with another configuration"):
+        _run({**run_table, "phases": [second, first]}, tmp_path / "parts")
+
+
 def test_another_configuration_does_not_continue(run_table: dict[str, Any], tmp_path: Path) -> None:
     _run(run_table, tmp_path, _after(2, lambda: True))
     run_table["phases"][1]["steps"] = 2  # has not begun: may change
