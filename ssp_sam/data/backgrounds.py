@@ -1,4 +1,4 @@
-"""Random backgrounds: flat, gradient, grain, clouds that look like a photograph out of focus, stripes, checks."""
+"""Random backgrounds: plain ones, clouds that look like a photograph out of focus, patterns, horizons."""
 
 from collections.abc import Callable
 
@@ -101,23 +101,38 @@ def checks(side_px: int, rng: np.random.Generator) -> Pixels:
     return _mix(board, first, _near(first, rng))
 
 
+def horizon(side_px: int, rng: np.random.Generator) -> Pixels:
+    """One kind above another, as of wall and floor or sky and land, with an edge that may roll or have a border."""
+    above, below = (kind(side_px, rng) for kind in rng.choice([flat, gradient, grain, clouds], 2))  # type: ignore[arg-type]
+    steps = np.arange(side_px, dtype=np.float32) / side_px
+    rolling = rng.uniform(0, 0.05) * (rng.random() < 0.5)
+    edge = rng.uniform(0.25, 0.75) + rolling * np.sin(steps * rng.uniform(3, 12) + rng.uniform(0, 6))
+    picture = np.where((steps[:, None] < edge)[..., None], above, below)
+    if rng.random() < 0.3:
+        picture[np.abs(steps[:, None] - edge) < rng.uniform(0.004, 0.02)] = _colour(rng).astype(np.uint8)
+    return picture
+
+
 # How often each kind is drawn.
 WEIGHTS: dict[Callable[[int, np.random.Generator], Pixels], float] = {
     flat: 0.12,
-    gradient: 0.18,
-    grain: 0.12,
-    clouds: 0.42,
+    gradient: 0.15,
+    grain: 0.1,
+    clouds: 0.3,
     stripes: 0.08,
     checks: 0.08,
+    horizon: 0.17,
 }
 
 
-def random_background(side_px: int, rng: np.random.Generator) -> Pixels:
+def random_background(width_px: int, height_px: int, rng: np.random.Generator) -> Pixels:
     """Draw a background of a random kind.
 
     Returns:
-        (side_px, side_px, 3) uint8 RGB.
+        (height_px, width_px, 3) uint8 RGB.
     """
     kinds = list(WEIGHTS)
     kind = kinds[int(rng.choice(len(kinds), p=list(WEIGHTS.values())))]
-    return kind(side_px, rng)
+    side_px = max(width_px, height_px)
+    top, left = (side_px - height_px) // 2, (side_px - width_px) // 2
+    return kind(side_px, rng)[top : top + height_px, left : left + width_px]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from ssp_sam.data.rendering import Sprite
 from ssp_sam.data.things import Thing, box_of
@@ -24,7 +24,13 @@ class Canvas:
         self._seen_areas_px: list[int] = []
 
     def put(
-        self, noun: str, sprite: Sprite, centre_xy_px: tuple[float, float], *, hidden_share_max: float = 0.6
+        self,
+        noun: str,
+        sprite: Sprite,
+        centre_xy_px: tuple[float, float],
+        *,
+        hidden_share_max: float = 0.6,
+        shadow_xy_px: tuple[int, int] | None = None,
     ) -> bool:
         """Draw a thing over what is there, unless too much of it or of another would then be hidden.
 
@@ -33,6 +39,7 @@ class Canvas:
             sprite: its looks.
             centre_xy_px: where its middle goes.
             hidden_share_max: how much of any thing may be hidden by others or by the edge.
+            shadow_xy_px: how far its shadow falls from it, if it has one; a shadow is no part of a thing.
 
         Returns:
             Whether it was drawn.
@@ -51,12 +58,21 @@ class Canvas:
             for change, seen, full in zip(changed, seen_after, full_areas, strict=True)
         ):
             return False
+        if shadow_xy_px is not None:
+            self._darken(sprite, left + shadow_xy_px[0], top + shadow_xy_px[1])
         self._picture.paste(sprite.picture, (left, top), sprite.picture)
         region[solid] = len(self._nouns)
         self._nouns.append(noun)
         self._sprites.append(sprite)
         self._full_areas_px, self._seen_areas_px = full_areas, [int(area) for area in seen_after]
         return True
+
+    def _darken(self, sprite: Sprite, left: int, top: int) -> None:
+        soft_px = 2 + max(sprite.picture.size) // 40
+        shade = Image.new("L", (sprite.picture.width + 4 * soft_px, sprite.picture.height + 4 * soft_px))
+        shade.paste(sprite.picture.getchannel("A").point(lambda value: value * 0.45), (2 * soft_px, 2 * soft_px))
+        shade = shade.filter(ImageFilter.BoxBlur(soft_px))
+        self._picture.paste((16, 16, 20), (left - 2 * soft_px, top - 2 * soft_px), shade)
 
     def image(self) -> npt.NDArray[np.uint8]:
         """Return the picture: (H, W, 3) uint8 RGB."""

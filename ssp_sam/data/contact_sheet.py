@@ -46,8 +46,8 @@ def panel(image: npt.NDArray[np.uint8], expressions: Sequence[Expression]) -> Im
 
 
 def contact_sheet(panels: Sequence[Image.Image], columns: int = 4) -> Image.Image:
-    """Lay panels of one size out in rows."""
-    width, height = (side + _MARGIN_PX for side in panels[0].size)
+    """Lay panels out in rows, each with room for the largest."""
+    width, height = (max(sides) + _MARGIN_PX for sides in zip(*(picture.size for picture in panels), strict=True))
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     sheet = Image.new("RGB", (columns * width + _MARGIN_PX, rows * height + _MARGIN_PX), "white")

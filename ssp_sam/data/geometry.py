@@ -6,10 +6,10 @@ import numpy as np
 
 from ssp_sam.data.things import Thing
 
-# Margins between what is meant and what is not; lengths are shares of the image's side.
+# Margins between what is meant and what is not; lengths are shares of the image's longer side.
 POSITION_MARGIN = 0.08  # centres this far apart: one is left of (right of, above, below) the other
 POSITION_OVERLAP = 0.25  # and this share of the larger one's width (or height) apart
-PLACE_BAND = 0.15  # "dog on the left": its centre is left of the image's middle by this
+PLACE_BAND = 0.15  # "dog on the left": its centre is left of the image's middle by this share of its width
 SIZE_RATIO = 1.35  # of areas
 NEAR_GAP = 0.06  # boxes that are closer are next to each other
 FAR_GAP = 0.16  # boxes that are further apart are not
@@ -73,9 +73,9 @@ def most(extreme: str, members: Sequence[Thing]) -> int | None:
     return seen if seen == full else None
 
 
-def is_placed(direction: str, thing: Thing, side_px: int) -> bool:
-    """Whether the thing is in that part of the image."""
-    offsets = [value / side_px - 0.5 for value in thing.centre_xy_px]
+def is_placed(direction: str, thing: Thing, size_wh_px: tuple[int, int]) -> bool:
+    """Whether the thing is in that part of an image of this size."""
+    offsets = [value / length - 0.5 for value, length in zip(thing.centre_xy_px, size_wh_px, strict=True)]
     if direction == "middle":
         return max(map(abs, offsets)) <= PLACE_BAND
     return all(sign * offsets[axis] <= -PLACE_BAND for axis, sign in map(_SIDE_AXES.__getitem__, direction.split()))

@@ -52,6 +52,13 @@ IRREGULAR_PLURALS = {
     "tomato": "tomatoes",
 }
 
+# Other words for a group.
+GROUP_SYNONYMS = {
+    "clothing": ("piece of clothing", "pieces of clothing"),
+    "fruit": ("piece of fruit", "pieces of fruit"),
+    "instrument": ("musical instrument", "musical instruments"),
+}
+
 # Other words for one noun.
 SYNONYMS = {
     "airplane": "plane",
@@ -212,7 +219,8 @@ def names() -> tuple[Name, ...]:
                 result.append(Name(singular, plural_of(singular), frozenset([noun]), doubtful))
     for word, (members, doubts) in GROUPS.items():
         doubtful = frozenset(_words(doubts)) if doubts else frozenset()
-        result.append(Name(word, plural_of(word), frozenset(_words(members)), doubtful, is_group=True))
+        for singular, plural in ((word, plural_of(word)), *([GROUP_SYNONYMS[word]] if word in GROUP_SYNONYMS else [])):
+            result.append(Name(singular, plural, frozenset(_words(members)), doubtful, is_group=True))
     return tuple(result)
 
 

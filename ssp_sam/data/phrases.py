@@ -20,6 +20,8 @@ from ssp_sam.data.wording import pick
 COLOUR_SHARE = 0.6  # a thing has a colour if so much of its surface has it
 OTHER_COLOUR_SHARE = 0.15  # and has it not, up to this share
 
+COUNTING_SHARE = 0.75  # of phrases about order: only of three things or more
+
 ABSENT_SHARE = 0.2
 SAME_TARGET_SHARE = 0.25  # of phrases for what another phrase of the scene means already: the rest is drawn again
 
@@ -59,7 +61,7 @@ class Expression:
     Attributes:
         phrase: what a person would write.
         kind: one of `KINDS`.
-        mask: (S, S) bool, the visible pixels of all that is meant; all False where it is not in the scene.
+        mask: (H, W) bool, the visible pixels of all that is meant; all False where it is not in the scene.
     """
 
     phrase: str
@@ -86,7 +88,7 @@ def _position(view: SceneView) -> _Found | None:
             index = 0 if alone else furthest(direction, members, view.side_px)
             if index is None:
                 continue
-            place = is_placed(direction, members[index], view.side_px)
+            place = is_placed(direction, members[index], view.size_wh_px)
             if place or not alone:
                 bare = wording.positioned(name, direction, compare=not alone, place=place, rng=view.rng)
                 return bare, name, [members[index]]
@@ -103,7 +105,8 @@ def _size(view: SceneView) -> _Found | None:
 
 
 def _ordinal(view: SceneView) -> _Found | None:
-    for name, members in view.candidates(2, 5):
+    # Of two, the second is the last: who mostly hears of those does not learn to count.
+    for name, members in view.candidates(3 if view.rng.random() < COUNTING_SHARE else 2, 5):
         for side in view.rng.permutation(wording.SIDES):
             order = counted_from(side, members, view.side_px)
             if order is not None:

@@ -17,15 +17,19 @@ from ssp_sam.data.things import Thing
 
 SPLITS = ("train", "val", "test", "calibration")
 
-THINGS_MIN, THINGS_MAX = 2, 5
-VOCABULARY_MIN = THINGS_MAX + 3
-SIZE_MIN, SIZE_MAX = 0.10, 0.60  # longer side of a thing before it is turned, as a share of the image's side
+THINGS_MIN, THINGS_MAX = 2, 6
+VOCABULARY_MIN = THINGS_MAX + 2
+SIZE_MIN, SIZE_MAX = 0.10, 0.60  # longer side of a thing before it is turned, as a share of the image's shorter side
+OBLONG_SHARE = 0.6  # scenes that are not square
+RATIO_MAX = 1.9  # of their sides
 VISIBLE_SHARE_MIN = 0.4  # of a thing, when others and the image's edge hide the rest
 
 REPEAT_SHARE = 0.65  # scenes in which one noun comes several times
 SAME_GROUP_SHARE = 0.3  # of the other things: from one group of nouns
 ALL_ALIKE_SHARE = 0.15  # of those: scenes in which there may be nothing else
-ROW_SHARE = 0.15  # scenes laid out in a row
+ROW_SHARE = 0.2  # scenes laid out in a row
+UPRIGHT_SHARE = 0.25  # of those: one above the other
+SHADOW_SHARE = 0.25  # scenes in which things throw shadows
 CROWDED_SHARE = 0.35  # of the others: scenes in which things may hide one another
 COLOURFUL_SHARE = 0.35  # scenes in which things of one noun are dyed, each in its own colour
 _PLACING_TRIES = 40
@@ -33,10 +37,10 @@ _PLACING_TRIES = 40
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture of S x S pixels with phrases.
+    """A picture of H x W pixels with phrases.
 
     Attributes:
-        image: (S, S, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB.
         things: what is in it, the hindmost first.
         expressions: phrases with their truth masks.
     """
@@ -50,7 +54,7 @@ class SceneGenerator:
     """Makes scenes by number: the same arguments and number give the same scene, in any order and in any process.
 
     Args:
-        side_px: width and height of a scene.
+        side_px: the longer side of a scene.
         seed: a stream of scenes of its own, 0 to 2**32 - 1.
         split: one of `SPLITS`; they share no stream.
         expressions_per_scene: phrases a scene.
@@ -103,24 +107,31 @@ class SceneGenerator:
         """Return scene number `index`, 0 to 2**32 - 1."""
         # Each number is one word of 32 bits, so that no two triples give the same stream.
         rng = np.random.default_rng([SPLITS.index(self.split), self._seed, _checked_word(index, "index")])
-        canvas = Canvas(random_background(self.side_px, rng))
+        size_px = _choose_size(self.side_px, rng)
+        shorter_px = min(size_px)
+        canvas = Canvas(random_background(size_px[0], size_px[1], rng))
         chosen = _choose_nouns(self.vocabulary, rng)
         dyes = _choose_dyes(chosen, rng)
         row = rng.random() < ROW_SHARE
+        along = int(rng.random() < UPRIGHT_SHARE) if size_px[0] == size_px[1] else int(size_px[1] > size_px[0])
+        shadow = tuple(rng.integers(-3, 6, 2).tolist()) if rng.random() < SHADOW_SHARE else None
         hidden_share_max = 1 - VISIBLE_SHARE_MIN if rng.random() < CROWDED_SHARE else 0.08
-        largest = min(SIZE_MAX, 1.2 / np.sqrt(len(chosen)) if not row else 0.95 / len(chosen))
+        room = 0.95 * self.side_px / shorter_px / len(chosen) if row else 1.2 / np.sqrt(len(chosen))
+        largest = min(SIZE_MAX, room)
         alike = rng.random() < 0.4
-        common_size = rng.uniform(1.6 * SIZE_MIN, largest)
+        common_size = rng.uniform(min(1.6 * SIZE_MIN, largest), largest)
         for position, (noun, dye) in enumerate(zip(chosen, dyes, strict=True)):
             size = common_size * rng.uniform(0.85, 1.1) if alike else rng.uniform(SIZE_MIN, largest)
             style = self.glyphs.styles[int(rng.integers(len(self.glyphs.styles)))]
             for _ in range(_PLACING_TRIES):
-                sprite = self._sprite(noun, style, size, dye, rng)
-                x, y = rng.uniform(size / 2 - 0.1 * size, 1 - size / 2 + 0.1 * size, 2)
+                sprite = self._sprite(noun, style, size * shorter_px, dye, rng)
+                margin_px = 0.4 * size * shorter_px
+                centre_px = rng.uniform(margin_px, np.array(size_px) - margin_px)
                 if row:
-                    x = (position + rng.uniform(0.4, 0.6)) / len(chosen)
-                    y = rng.uniform(0.4, 0.6)
-                if canvas.put(noun, sprite, (x * self.side_px, y * self.side_px), hidden_share_max=hidden_share_max):
+                    centre_px = rng.uniform(0.4, 0.6, 2) * size_px
+                    centre_px[along] = (position + rng.uniform(0.4, 0.6)) / len(chosen) * size_px[along]
+                x, y = centre_px.tolist()
+                if canvas.put(noun, sprite, (x, y), hidden_share_max=hidden_share_max, shadow_xy_px=shadow):
                     break
                 size = max(SIZE_MIN, size * 0.93)
         things = canvas.things()
@@ -135,7 +146,7 @@ class SceneGenerator:
         It fills about the whole of the picture; now and then a part of something else lies behind it.
         """
         rng = np.random.default_rng([SPLITS.index(self.split), self._seed, _checked_word(index, "index"), side_px])
-        canvas = Canvas(random_background(side_px, rng))
+        canvas = Canvas(random_background(side_px, side_px, rng))
         size = rng.uniform(0.6, 1.1)
         places = [(rng.uniform(0.35, 0.65, 2), size)]
         if rng.random() < 0.4:  # drawn first, so it is hidden where both are
@@ -145,13 +156,12 @@ class SceneGenerator:
             noun = self.vocabulary[int(rng.integers(len(self.vocabulary)))]
             dye = str(rng.choice(list(DYES))) if rng.random() < 0.15 and not names_a_colour(noun) else None
             style = self.glyphs.styles[int(rng.integers(len(self.glyphs.styles)))]
-            sprite = self._sprite(noun, style, share * side_px / self.side_px, dye, rng)
+            sprite = self._sprite(noun, style, share * side_px, dye, rng)
             canvas.put(noun, sprite, (x * side_px, y * side_px), hidden_share_max=0.97)
         return canvas.image(), canvas.things()[-1]
 
-    def _sprite(self, noun: str, style: str, size: float, dye: str | None, rng: np.random.Generator) -> Sprite:
+    def _sprite(self, noun: str, style: str, longest_px: float, dye: str | None, rng: np.random.Generator) -> Sprite:
         matrix = jitter_matrix(rng) if dye is None else dye_matrix(dye)
-        longest_px = size * self.side_px
         picture = self.glyphs.picture(noun, style, longest_px)
         turn_degrees = rng.normal(0, 8)
         return make_sprite(picture, longest_px, matrix=matrix, turn_degrees=turn_degrees, mirrored=rng.random() < 0.3)
@@ -161,6 +171,14 @@ def _checked_word(value: int, name: str) -> int:
     if not 0 <= value < 2**32:
         raise DataError(f"{name} is {value}; 0 to {2**32 - 1}")
     return int(value)
+
+
+def _choose_size(side_px: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Draw width and height of a scene, the longer of `side_px` pixels."""
+    if rng.random() >= OBLONG_SHARE:
+        return side_px, side_px
+    shorter_px = round(side_px / RATIO_MAX ** rng.random())
+    return (side_px, shorter_px) if rng.random() < 0.6 else (shorter_px, side_px)
 
 
 def _choose_nouns(vocabulary: Sequence[str], rng: np.random.Generator) -> list[str]:
@@ -173,7 +191,7 @@ def _choose_nouns(vocabulary: Sequence[str], rng: np.random.Generator) -> list[s
             result += [noun] * int(rng.integers(2, count + 1))
         else:  # among others: "all the dogs" is not to be learned as "everything"
             count = max(3, count)
-            result += [noun] * int(rng.integers(2, count))
+            result += [noun] * int(rng.integers(2, count, 2).max())
     pool = vocabulary
     if rng.random() < SAME_GROUP_SHARE:
         group = words_of(list(GROUPS)[int(rng.integers(len(GROUPS)))])

@@ -31,7 +31,7 @@ YES, NO, UNSAID = 1, 0, -1
 def traits_of(things: Sequence[Thing], side_px: int) -> npt.NDArray[np.int8]:
     """Return (things, `TRAITS`): `YES`, `NO`, or `UNSAID` where people would not agree or nothing is compared.
 
-    things: all of one scene of side_px pixels a side.
+    things: all of one scene; side_px: its longer side.
     """
     shares = np.array([thing.colour_shares for thing in things])
     colours = np.where(shares >= COLOUR_SHARE, YES, np.where(shares <= OTHER_COLOUR_SHARE, NO, UNSAID))

@@ -10,11 +10,11 @@ COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink")
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing of a scene of S x S pixels.
+    """One thing of a scene of H x W pixels.
 
     Attributes:
         noun: what it is, one line of `nouns.txt`.
-        mask: (S, S) bool, the pixels where it is seen.
+        mask: (H, W) bool, the pixels where it is seen.
         box_xyxy_px: the smallest box around `mask`: left, top, right, bottom; right and bottom are exclusive.
         area_px: number of pixels of `mask`.
         full_area_px: what `area_px` would be if nothing hid the thing.

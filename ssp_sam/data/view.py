@@ -20,7 +20,9 @@ class SceneView:
 
     def __init__(self, things: Sequence[Thing], rng: np.random.Generator, vocabulary: Collection[str] = ()) -> None:
         self.rng = rng
-        self.side_px = things[0].mask.shape[0]
+        height, width = things[0].mask.shape
+        self.size_wh_px = width, height
+        self.side_px = max(self.size_wh_px)  # lengths are compared with it
         present = frozenset(thing.noun for thing in things)
         self.named: list[tuple[Name, list[Thing]]] = []
         self.absent: list[Name] = []

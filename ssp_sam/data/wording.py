@@ -19,10 +19,28 @@ EXTREMES = ("largest", "smallest")
 
 # Words that compare things with each other, and places, which also fit a thing that is alone.
 _COMPARING = {
-    "left": ("left {}", "left {}", "leftmost {}", "left-most {}", "{} furthest to the left", "far left {}"),
-    "right": ("right {}", "right {}", "rightmost {}", "right-most {}", "{} furthest to the right", "far right {}"),
-    "top": ("top {}", "upper {}", "topmost {}", "highest {}"),
-    "bottom": ("bottom {}", "lower {}", "bottommost {}", "lowest {}"),
+    "left": (
+        "left {}",
+        "left {}",
+        "leftmost {}",
+        "left-most {}",
+        "left-hand {}",
+        "{} furthest to the left",
+        "{} on the far left",
+        "far left {}",
+    ),
+    "right": (
+        "right {}",
+        "right {}",
+        "rightmost {}",
+        "right-most {}",
+        "right-hand {}",
+        "{} furthest to the right",
+        "{} on the far right",
+        "far right {}",
+    ),
+    "top": ("top {}", "upper {}", "topmost {}", "highest {}", "uppermost {}", "{} nearest the top"),
+    "bottom": ("bottom {}", "lower {}", "bottommost {}", "lowest {}", "{} nearest the bottom"),
     "middle": ("middle {}", "center {}", "{} in the middle", "{} in the center", "{} between the other two"),
     "top left": ("top left {}", "upper left {}"),
     "top right": ("top right {}", "upper right {}"),
@@ -48,8 +66,8 @@ _RELATING = {
     "next to": ("{} next to {}", "{} beside {}", "{} by {}", "{} close to {}"),
 }
 _SIZING = {
-    "largest": ("largest {}", "biggest {}", "big {}", "large {}"),
-    "smallest": ("smallest {}", "small {}", "little {}", "tiniest {}"),
+    "largest": ("largest {}", "biggest {}", "big {}", "large {}", "huge {}"),
+    "smallest": ("smallest {}", "small {}", "little {}", "tiniest {}", "littlest {}", "tiny {}"),
 }
 _SIZING_TWO = {"largest": ("bigger {}", "larger {}"), "smallest": ("smaller {}", "smaller {}")}
 _ORDINALS = (("first", "1st"), ("second", "2nd"), ("third", "3rd"), ("fourth", "4th"), ("fifth", "5th"))

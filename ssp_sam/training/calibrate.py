@@ -28,7 +28,7 @@ FITTED_SHARE = 0.6
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return 0, or 1 if the checkpoint or the scenes cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m ssp_sam.training.calibrate", description=__doc__)
-    add_arguments(parser, stretched_share=0.3)
+    add_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     arguments = parser.parse_args(argv)
     if arguments.count < 2:

@@ -151,7 +151,6 @@ class DataConfig:
 
     side_px, seed: of scenes, made on the fly.
     workers: that make batches, in each process.
-    stretched_share: of the scenes, are stretched to another ratio of width to height, so that padding is not news.
     vocabulary: the nouns that scenes are about; all if empty. styles: in which they are drawn.
     embeddings: folder that keeps what SAM's frozen image encoder makes of the images of data sets, in 16 bits; if
         empty, every step computes it anew.
@@ -160,7 +159,6 @@ class DataConfig:
     side_px: int = 256
     seed: int = 0
     workers: int = 1
-    stretched_share: float = 0.0
     vocabulary: tuple[str, ...] = ()
     styles: tuple[str, ...] = ("noto",)
     embeddings: str = ""
@@ -169,7 +167,6 @@ class DataConfig:
         check_range("side_px", self.side_px, at_least=64)
         check_range("seed", self.seed, at_least=0)
         check_range("workers", self.workers, at_least=0)
-        check_range("stretched_share", self.stretched_share, at_least=0, at_most=1)
         if not self.styles:
             raise ConfigError(f"styles is empty; allowed are {', '.join(STYLES)}")
         for name in self.styles:

@@ -19,17 +19,11 @@ from ssp_sam.training.scenes import scene_generator, scene_sample
 EXPRESSIONS_PER_SCENE = 4
 
 
-def add_arguments(parser: argparse.ArgumentParser, *, stretched_share: float) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which model answers which scenes."""
     parser.add_argument("--checkpoint", type=Path, required=True, help="safetensors file of the whole model")
     parser.add_argument("--preset", default="tiny", help="preset of the checkpoint (default: %(default)s)")
     parser.add_argument("--count", type=int, default=500, help="number of scenes (default: %(default)s)")
-    parser.add_argument(
-        "--stretched-share",
-        type=float,
-        default=stretched_share,
-        help="share of images that are stretched, so that they need padding (default: %(default)s)",
-    )
     parser.add_argument("--config", type=Path, help="TOML of the training, for its nouns and drawing styles")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default: %(default)s)")
 
@@ -43,7 +37,7 @@ def held_out_answers(arguments: argparse.Namespace, split: str) -> Iterator[Answ
     preset = get_preset(arguments.preset)
     model = load_weights(arguments.checkpoint, preset).eval()
     trained_on = load_config(arguments.config).data if arguments.config else DataConfig()
-    data = replace(trained_on, seed=0, stretched_share=arguments.stretched_share)
+    data = replace(trained_on, seed=0)
     generator = scene_generator(data, split, EXPRESSIONS_PER_SCENE)
     for index in tqdm(range(arguments.count), desc=split, unit="scene"):
         sample = scene_sample(generator, index, data, targets="phrases", count=EXPRESSIONS_PER_SCENE)

@@ -8,12 +8,10 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
-from PIL import Image
 
 from ssp_sam.config import Preset
 from ssp_sam.data import GlyphSet, SceneGenerator
 from ssp_sam.data.standing import traits_of
-from ssp_sam.results import BoolMask
 from ssp_sam.training.batches import (
     Batch,
     Batches,
@@ -28,9 +26,6 @@ from ssp_sam.training.batches import (
 from ssp_sam.training.config import DataConfig
 from ssp_sam.training.naming import nouns_to_tell_apart, token_ids_of
 from ssp_sam.training.targets import things_shown
-
-# A stretched image has a ratio of width to height between 1 / this and this.
-STRETCH_MAX = 1.8
 
 
 def scene_generator(
@@ -51,7 +46,7 @@ def scene_generator(
 def scene_sample(
     generator: SceneGenerator, index: int, data: DataConfig, *, targets: str, count: int, with_things: bool = False
 ) -> Sample:
-    """Draw scene `index` with up to `count` targets ("phrases" or "things"), stretched now and then."""
+    """Draw scene `index` with up to `count` targets ("phrases" or "things")."""
     scene = generator.scene(index)
     rng = np.random.default_rng([data.seed, index])
     if targets == "things":
@@ -61,25 +56,10 @@ def scene_sample(
         masks, phrases, kinds = zip(*((e.mask, e.phrase, e.kind) for e in scene.expressions), strict=True)
         sample = Sample(scene.image, masks, phrases, kinds)
     if with_things:
-        traits = traits_of(scene.things, scene.image.shape[0])
+        traits = traits_of(scene.things, max(scene.image.shape[:2]))
         seen = [SeenThing(thing.noun, thing.mask, own) for thing, own in zip(scene.things, traits, strict=True)]
         sample = replace(sample, things=seen)
-    return _stretched(sample, rng) if rng.random() < data.stretched_share else sample
-
-
-def _stretched(sample: Sample, rng: np.random.Generator) -> Sample:
-    """Shorten one side: what is left of, larger than or as red as something else stays so."""
-    height, width = sample.image.shape[:2]
-    ratio = np.exp(rng.uniform(-1, 1) * np.log(STRETCH_MAX))
-    size = (width, round(height / ratio)) if ratio > 1 else (round(width * ratio), height)
-    image = np.asarray(Image.fromarray(sample.image).resize(size, Image.Resampling.BILINEAR))
-
-    def resized(mask: BoolMask) -> BoolMask:
-        return np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
-
-    masks = [resized(mask) for mask in sample.masks]
-    things = [thing._replace(mask=resized(thing.mask)) for thing in sample.things]
-    return replace(sample, image=image, masks=masks, things=things)
+    return sample
 
 
 class SceneBatches(Batches):

@@ -6,7 +6,7 @@ from PIL import Image
 
 from ssp_sam.data import DataError, GlyphSet, GlyphStyleNotFoundError
 from ssp_sam.data.__main__ import main
-from ssp_sam.data.backgrounds import WEIGHTS, flat, gradient
+from ssp_sam.data.backgrounds import WEIGHTS, flat, gradient, horizon, random_background
 from ssp_sam.data.canvas import Canvas
 from ssp_sam.data.contact_sheet import outline
 from ssp_sam.data.demo import demo_scene
@@ -143,6 +143,29 @@ def test_the_topmost_thing_is_seen_and_edges_are_blended() -> None:
     assert dog.box_xyxy_px == (20, 30, 50, 70)
     assert dog.centre_xy_px == (35, 50)
     assert tuple(canvas.image()[50, 55]) == (0, 200, 0)
+
+
+def test_a_shadow_darkens_what_lies_beside_a_thing_and_is_no_part_of_it() -> None:
+    plain, shaded = (Canvas(np.full((100, 100, 3), 200, dtype=np.uint8)) for _ in range(2))
+    sprite = make_sprite(square(40), 40, matrix=np.eye(3, 4))
+    assert plain.put("dog", sprite, (50, 50))
+    assert shaded.put("dog", sprite, (50, 50), shadow_xy_px=(5, 3))
+    assert np.array_equal(plain.things()[0].mask, shaded.things()[0].mask)
+    assert tuple(shaded.image()[50, 50]) == tuple(plain.image()[50, 50]) == (200, 40, 40)
+    assert shaded.image()[50, 72].max() < 150, "to the right of it"
+    assert tuple(shaded.image()[50, 10]) == (200, 200, 200)
+
+
+def test_a_background_is_as_wide_and_as_high_as_it_should_be() -> None:
+    for seed in range(20):
+        assert random_background(96, 64, np.random.default_rng(seed)).shape == (64, 96, 3)
+        assert random_background(48, 80, np.random.default_rng(seed)).shape == (80, 48, 3)
+
+
+def test_a_horizon_has_two_parts_one_above_the_other() -> None:
+    for seed in range(20):
+        rows = horizon(96, np.random.default_rng(seed)).astype(float).mean(axis=(1, 2))
+        assert np.ptp(rows) > 0.5, "above and below differ"
 
 
 def test_a_thing_that_would_hide_too_much_is_not_put() -> None:

@@ -25,17 +25,20 @@ RANKS = {
 
 # How each meaning is worded: N is the name, M the name of another thing.
 PATTERNS = {
-    "left": r"(left|leftmost|left-most|far left) N|N (on|to|furthest to) the left( side)?|N left",
-    "right": r"(right|rightmost|right-most|far right) N|N (on|to|furthest to) the right( side)?|N right",
-    "top": r"(top|upper|topmost|highest) N|N (at the top|on top|up top)",
-    "bottom": r"(bottom|lower|bottommost|lowest) N|N (at|on|down at) the bottom",
+    **{
+        side: rf"({side}|{side}most|{side}-most|{side}-hand|far {side}) N|N {side}|N (on|to|furthest to) the {side}"
+        rf"|N on the {side} side|N on the far {side}"
+        for side in ("left", "right")
+    },
+    "top": r"(top|upper|topmost|highest|uppermost) N|N (at the top|on top|up top|nearest the top)",
+    "bottom": r"(bottom|lower|bottommost|lowest) N|N (at|on|down at|nearest) the bottom",
     "middle": r"(middle|center) N|N in the (middle|center)|N between the other two",
     "top left": r"(top|upper) left N|N (in|at) the (top left|upper left corner)",
     "top right": r"(top|upper) right N|N (in|at) the (top right|upper right corner)",
     "bottom left": r"(bottom|lower) left N|N (in|at) the (bottom left|lower left corner)",
     "bottom right": r"(bottom|lower) right N|N (in|at) the (bottom right|lower right corner)",
-    "largest": r"(largest|biggest|big|large|bigger|larger) N",
-    "smallest": r"(smallest|small|little|tiniest|smaller) N",
+    "largest": r"(largest|biggest|big|large|huge|bigger|larger) N",
+    "smallest": r"(smallest|small|little|littlest|tiny|tiniest|smaller) N",
     "ordinal": rf"(?P<rank>{'|'.join(RANKS)}) N from (the )?(?P<side>left|right|top|bottom)",
     "left of": r"N (to the |on the )?left (side )?of M",
     "right of": r"N (to the |on the )?right (side )?of M",
@@ -202,6 +205,20 @@ def test_every_kind_occurs_and_about_the_stated_share_is_absent(scenes: list[Sce
     assert all(counts[kind] >= 0.03 * total for kind in PRESENT_WEIGHTS), counts
     absent = sum(counts[kind] for kind in ABSENT_WEIGHTS) / total
     assert ABSENT_SHARE - 0.04 < absent < ABSENT_SHARE + 0.04
+
+
+def test_order_is_mostly_said_of_three_or_more_where_the_second_is_not_the_last(scenes: list[Scene]) -> None:
+    counts = [
+        len([thing for thing in scene.things if thing.noun in name.members])
+        for scene in scenes
+        for expression in scene.expressions
+        if expression.kind == "ordinal"
+        for name in NAMES
+        if re.fullmatch(rf"(the )?({'|'.join(RANKS)}) {re.escape(name.singular)} from .*", expression.phrase.lower())
+    ]
+    assert len(counts) > 25
+    assert min(counts) >= 2
+    assert np.mean(np.array(counts) >= 3) > 0.5
 
 
 def test_what_is_emphasised_occurs_more_often_and_the_things_stay() -> None:

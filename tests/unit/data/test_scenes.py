@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ssp_sam.data import SPLITS, DataError, GlyphSet, Scene, SceneGenerator
-from ssp_sam.data.scenes import THINGS_MAX, THINGS_MIN, VISIBLE_SHARE_MIN
+from ssp_sam.data.scenes import RATIO_MAX, THINGS_MAX, THINGS_MIN, VISIBLE_SHARE_MIN
 from ssp_sam.data.things import box_of
 
 
@@ -44,17 +44,25 @@ def test_a_close_up_is_of_the_thing_in_front() -> None:
 
 def test_shapes_and_types(scenes: list[Scene]) -> None:
     for scene in scenes[:20]:
-        assert scene.image.shape == (256, 256, 3)
+        assert max(scene.image.shape) == 256
+        assert min(scene.image.shape[:2]) >= int(256 / RATIO_MAX)
         assert scene.image.dtype == np.uint8
         assert len(scene.expressions) == 4
         for mask in [thing.mask for thing in scene.things] + [expression.mask for expression in scene.expressions]:
-            assert mask.shape == (256, 256)
+            assert mask.shape == scene.image.shape[:2]
             assert mask.dtype == np.bool_
 
 
 def test_side_is_a_parameter() -> None:
-    assert SceneGenerator(side_px=128).scene(0).image.shape == (128, 128, 3)
-    assert SceneGenerator(side_px=128, expressions_per_scene=7).scene(0).expressions[6].mask.shape == (128, 128)
+    scene = SceneGenerator(side_px=128, expressions_per_scene=7).scene(0)
+    assert max(scene.image.shape) == 128
+    assert scene.expressions[6].mask.shape == scene.image.shape[:2]
+
+
+def test_scenes_are_square_wide_and_high(scenes: list[Scene]) -> None:
+    ratios = np.array([scene.image.shape[1] / scene.image.shape[0] for scene in scenes])
+    for share in ((ratios == 1).mean(), (ratios > 1).mean(), (ratios < 1).mean()):
+        assert share > 0.1
 
 
 def test_things_are_counted_do_not_overlap_and_stay_visible(scenes: list[Scene]) -> None:

@@ -43,7 +43,7 @@ _RUN = {
     "precision": "fp32",
     "save_every_minutes": 1000,
     "log_every_seconds": 0,
-    "data": {"side_px": 64, "workers": 0, "stretched_share": 0.5},
+    "data": {"side_px": 64, "workers": 0},
     "validation": {"scenes": 2},
     "phases": [
         {

@@ -19,7 +19,7 @@ from ssp_sam.training.naming import NOUNS_PER_BATCH
 from ssp_sam.training.scenes import SceneBatches, scene_generator, scene_sample
 from ssp_sam.training.targets import NOTHING, UNCLEAR
 
-DATA = DataConfig(side_px=64, stretched_share=0.5)
+DATA = DataConfig(side_px=64)
 
 
 def _batches(preset: Preset, *, targets: str = "phrases", share: tuple[int, int] = (0, 1)) -> SceneBatches:
@@ -93,7 +93,7 @@ def test_things_have_no_phrases(nano: Preset) -> None:
     assert 4 <= len(batch.truth_mask) <= 12
 
 
-def test_stretching_keeps_what_is_seen(nano: Preset) -> None:
+def test_samples_are_of_the_shapes_of_their_scenes(nano: Preset) -> None:
     generator = SceneGenerator(side_px=64, expressions_per_scene=2)
     samples = [scene_sample(generator, index, DATA, targets="phrases", count=2) for index in range(12)]
     shapes = {sample.image.shape[:2] for sample in samples}
