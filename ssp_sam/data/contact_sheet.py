@@ -35,12 +35,13 @@ def panel(image: npt.NDArray[np.uint8], expressions: Sequence[Expression]) -> Im
                 mask = mask & ~outline(mask)
         pixels[outline(mask)] = OUTLINES[number % len(OUTLINES)]
     height, width = image.shape[:2]
-    result = Image.new("RGB", (width, height + _LINE_PX * len(expressions) + 4), "white")
+    font = ImageFont.load_default(13)
+    texts = [each.phrase if each.mask.any() else f"{each.phrase}  (not there)" for each in expressions]
+    widest_px = max((int(font.getlength(text)) + 4 for text in texts), default=0)
+    result = Image.new("RGB", (max(width, widest_px), height + _LINE_PX * len(texts) + 4), "white")
     result.paste(Image.fromarray(pixels))
     draw = ImageDraw.Draw(result)
-    font = ImageFont.load_default(13)
-    for number, expression in enumerate(expressions):
-        text = expression.phrase if expression.mask.any() else f"{expression.phrase}  (not there)"
+    for number, text in enumerate(texts):
         draw.text((2, height + 2 + _LINE_PX * number), text, OUTLINES[number % len(OUTLINES)], font=font)
     return result
 
