@@ -101,9 +101,13 @@ def checks(side_px: int, rng: np.random.Generator) -> Pixels:
     return _mix(board, first, _near(first, rng))
 
 
+# What lies above and below a horizon.
+_HORIZON_PARTS = (flat, gradient, grain, clouds)
+
+
 def horizon(side_px: int, rng: np.random.Generator) -> Pixels:
     """One kind above another, as of wall and floor or sky and land, with an edge that may roll or have a border."""
-    above, below = (kind(side_px, rng) for kind in rng.choice([flat, gradient, grain, clouds], 2))  # type: ignore[arg-type]
+    above, below = (_HORIZON_PARTS[part](side_px, rng) for part in rng.integers(len(_HORIZON_PARTS), size=2))
     steps = np.arange(side_px, dtype=np.float32) / side_px
     rolling = rng.uniform(0, 0.05) * (rng.random() < 0.5)
     edge = rng.uniform(0.25, 0.75) + rolling * np.sin(steps * rng.uniform(3, 12) + rng.uniform(0, 6))

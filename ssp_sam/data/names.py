@@ -47,19 +47,14 @@ IRREGULAR_PLURALS = {
     "kitchen knife": "kitchen knives",
     "knife": "knives",
     "mouse": "mice",
+    "piece of clothing": "pieces of clothing",
+    "piece of fruit": "pieces of fruit",
     "potato": "potatoes",
     "sheep": "sheep",
     "tomato": "tomatoes",
 }
 
-# Other words for a group.
-GROUP_SYNONYMS = {
-    "clothing": ("piece of clothing", "pieces of clothing"),
-    "fruit": ("piece of fruit", "pieces of fruit"),
-    "instrument": ("musical instrument", "musical instruments"),
-}
-
-# Other words for one noun.
+# Other words for one noun or group.
 SYNONYMS = {
     "airplane": "plane",
     "american football": "football",
@@ -68,6 +63,7 @@ SYNONYMS = {
     "birthday cake": "cake",
     "cheese wedge": "cheese",
     "closed book": "book",
+    "clothing": "piece of clothing",
     "delivery truck": "truck",
     "deciduous tree": "oak tree",
     "doughnut": "donut",
@@ -75,9 +71,11 @@ SYNONYMS = {
     "evergreen tree": "pine tree",
     "ewe": "sheep",
     "french fries": "fries",
+    "fruit": "piece of fruit",
     "glass of milk": "milk",
     "hamburger": "burger",
     "honeybee": "bee",
+    "instrument": "musical instrument",
     "jack-o-lantern": "pumpkin",
     "kitchen knife": "knife",
     "kiwi fruit": "kiwi",
@@ -214,14 +212,16 @@ def names() -> tuple[Name, ...]:
     result = []
     for noun in nouns():
         doubtful = frozenset(_words(_DOUBTFUL[noun])) if noun in _DOUBTFUL else frozenset()
-        for singular in (noun, SYNONYMS.get(noun)):
-            if singular is not None:
-                result.append(Name(singular, plural_of(singular), frozenset([noun]), doubtful))
-    for word, (members, doubts) in GROUPS.items():
+        result += [Name(word, plural_of(word), frozenset([noun]), doubtful) for word in _with_synonym(noun)]
+    for group, (members, doubts) in GROUPS.items():
         doubtful = frozenset(_words(doubts)) if doubts else frozenset()
-        for singular, plural in ((word, plural_of(word)), *([GROUP_SYNONYMS[word]] if word in GROUP_SYNONYMS else [])):
-            result.append(Name(singular, plural, frozenset(_words(members)), doubtful, is_group=True))
+        covered = frozenset(_words(members))
+        result += [Name(word, plural_of(word), covered, doubtful, is_group=True) for word in _with_synonym(group)]
     return tuple(result)
+
+
+def _with_synonym(word: str) -> tuple[str, ...]:
+    return (word, SYNONYMS[word]) if word in SYNONYMS else (word,)
 
 
 def usable_names(present: Iterable[str]) -> tuple[Name, ...]:

@@ -18,19 +18,20 @@ from ssp_sam.data.things import Thing
 SPLITS = ("train", "val", "test", "calibration")
 
 THINGS_MIN, THINGS_MAX = 2, 6
-VOCABULARY_MIN = THINGS_MAX + 2
+ABSENT_MIN = 3  # nouns of the vocabulary that a scene leaves out, so that something can be said to be absent
+VOCABULARY_MIN = 8
 SIZE_MIN, SIZE_MAX = 0.10, 0.60  # longer side of a thing before it is turned, as a share of the image's shorter side
 OBLONG_SHARE = 0.6  # scenes that are not square
 RATIO_MAX = 1.9  # of their sides
 VISIBLE_SHARE_MIN = 0.4  # of a thing, when others and the image's edge hide the rest
 
 REPEAT_SHARE = 0.65  # scenes in which one noun comes several times
-SAME_GROUP_SHARE = 0.3  # of the other things: from one group of nouns
 ALL_ALIKE_SHARE = 0.15  # of those: scenes in which there may be nothing else
+SAME_GROUP_SHARE = 0.3  # scenes whose other things are from one group of nouns
 ROW_SHARE = 0.2  # scenes laid out in a row
 UPRIGHT_SHARE = 0.25  # of those: one above the other
 SHADOW_SHARE = 0.25  # scenes in which things throw shadows
-CROWDED_SHARE = 0.35  # of the others: scenes in which things may hide one another
+CROWDED_SHARE = 0.35  # scenes in which things may hide one another
 COLOURFUL_SHARE = 0.35  # scenes in which things of one noun are dyed, each in its own colour
 _PLACING_TRIES = 40
 
@@ -183,7 +184,7 @@ def _choose_size(side_px: int, rng: np.random.Generator) -> tuple[int, int]:
 
 def _choose_nouns(vocabulary: Sequence[str], rng: np.random.Generator) -> list[str]:
     """Draw what a scene holds, in the order in which it is put."""
-    count = int(rng.integers(THINGS_MIN, THINGS_MAX + 1))
+    count = int(rng.integers(THINGS_MIN, min(THINGS_MAX, len(vocabulary) - ABSENT_MIN) + 1))
     result: list[str] = []
     if rng.random() < REPEAT_SHARE:
         noun = vocabulary[int(rng.integers(len(vocabulary)))]

@@ -1,10 +1,12 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from ssp_sam.data import DataError, GlyphSet, GlyphStyleNotFoundError
+from ssp_sam.data import DataError, GlyphSet, GlyphStyleNotFoundError, backgrounds
 from ssp_sam.data.__main__ import main
 from ssp_sam.data.backgrounds import WEIGHTS, flat, gradient, horizon, random_background
 from ssp_sam.data.canvas import Canvas
@@ -162,10 +164,24 @@ def test_a_background_is_as_wide_and_as_high_as_it_should_be() -> None:
         assert random_background(48, 80, np.random.default_rng(seed)).shape == (80, 48, 3)
 
 
-def test_a_horizon_has_two_parts_one_above_the_other() -> None:
-    for seed in range(20):
-        rows = horizon(96, np.random.default_rng(seed)).astype(float).mean(axis=(1, 2))
-        assert np.ptp(rows) > 0.5, "above and below differ"
+def test_a_horizon_has_two_parts_one_above_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def plain(value: int) -> Callable[[int, np.random.Generator], npt.NDArray[np.uint8]]:
+        return lambda side_px, rng: np.full((side_px, side_px, 3), value, dtype=np.uint8)
+
+    shades = 0, 85, 170, 255
+    monkeypatch.setattr(backgrounds, "_HORIZON_PARTS", [plain(value) for value in shades])
+    parts = set()
+    for seed in range(40):
+        picture = horizon(96, np.random.default_rng(seed))
+        above, below = picture[: 96 // 6], picture[-96 // 6 :]
+        assert (above == above[0, 0]).all()
+        assert (below == below[0, 0]).all()
+        parts.add((int(above[0, 0, 0]), int(below[0, 0, 0])))
+        for column in picture.transpose(1, 0, 2):  # one part, perhaps a border, the other part
+            changes = np.count_nonzero((column[1:] != column[:-1]).any(axis=1))
+            assert changes <= 2
+    assert {shade for pair in parts for shade in pair} == set(shades)
+    assert any(above != below for above, below in parts)
 
 
 def test_a_thing_that_would_hide_too_much_is_not_put() -> None:

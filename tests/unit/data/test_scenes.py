@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ssp_sam.data import SPLITS, DataError, GlyphSet, Scene, SceneGenerator
-from ssp_sam.data.scenes import RATIO_MAX, THINGS_MAX, THINGS_MIN, VISIBLE_SHARE_MIN
+from ssp_sam.data.names import nouns
+from ssp_sam.data.scenes import ABSENT_MIN, RATIO_MAX, THINGS_MAX, THINGS_MIN, VISIBLE_SHARE_MIN, VOCABULARY_MIN
 from ssp_sam.data.things import box_of
 
 
@@ -57,6 +58,12 @@ def test_side_is_a_parameter() -> None:
     scene = SceneGenerator(side_px=128, expressions_per_scene=7).scene(0)
     assert max(scene.image.shape) == 128
     assert scene.expressions[6].mask.shape == scene.image.shape[:2]
+
+
+def test_something_is_always_absent_from_scenes_of_a_small_vocabulary() -> None:
+    generator = SceneGenerator(side_px=64, vocabulary=nouns()[:VOCABULARY_MIN])
+    shown = [[thing.noun for thing in generator.scene(index).things] for index in range(100)]
+    assert max(map(len, shown)) == VOCABULARY_MIN - ABSENT_MIN < THINGS_MAX
 
 
 def test_scenes_are_square_wide_and_high(scenes: list[Scene]) -> None:
