@@ -24,6 +24,7 @@ from ssp_sam.training.progress import LOG_FILE, Progress
 from ssp_sam.training.ranks import Ranks
 from ssp_sam.training.sources import PhaseData, open_phase
 from ssp_sam.training.validation import measure, sum_up
+from ssp_sam.training.word_table import train_only_words_of_scenes
 
 STATE_FILE = "state.pt"
 BEST_FILE = "best.safetensors"
@@ -49,7 +50,10 @@ class Run:
         self._config, self._folder, self._ranks, self._should_stop = config, folder, ranks, should_stop
         keep_freed_memory()
         torch.set_num_threads(config.threads)
-        self.trainee = begin(config, get_preset(config.preset)).to(ranks.device)
+        trainee = begin(config, get_preset(config.preset))
+        if not any(phase.sets for phase in config.phases):
+            train_only_words_of_scenes(trainee.model)
+        self.trainee = trainee.to(ranks.device)
         self._phase_index, self._step, self._best_giou = 0, 0, -1.0
         self._learner_state: dict[str, Any] | None = None  # read from the folder, until its phase goes on
         self._progress = Progress(folder, config.log_every_seconds, quiet=not ranks.is_first)

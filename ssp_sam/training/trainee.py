@@ -9,12 +9,11 @@ from torch import Tensor, nn
 
 from ssp_sam.config import Preset
 from ssp_sam.data.standing import TRAITS
-from ssp_sam.data.wording import words
 from ssp_sam.modeling.ssp_sam import STAGES, SspSam
-from ssp_sam.tokenizer import tokenize
+from ssp_sam.training.word_table import tokens_of_scenes
 
-# Tokens that every phrase has: the full stop and the end.
-_SENTENCE_ENDS = (269, 49407)
+# Tokens that every phrase has: padding, the full stop, the start and the end.
+_IN_EVERY_PHRASE = (0, 269, 49406, 49407)
 
 # What a phase can train.
 MODULES = (*STAGES, "similarity_head", "corner_prompts", "trait_head")
@@ -112,7 +111,7 @@ def _draw_words(table: Tensor) -> None:
     A word that training never shows says nothing, rather than something at random.
     """
     table.zero_()
-    ids = sorted({int(token) for word in words() for token in tokenize([word])[0][1:] if token} - set(_SENTENCE_ENDS))
+    ids = sorted(set(tokens_of_scenes()) - set(_IN_EVERY_PHRASE))
     table[ids] = torch.randn(len(ids), table.shape[1])
 
 
