@@ -41,9 +41,9 @@ class Calibration:
         return cls(knots, float(values["no_target_area_px512"]), float(values["no_target_score"]))
 
     def score(self, iou: float) -> float:
-        """Return the score for a raw IoU estimate."""
+        """Return the score for a raw IoU estimate, one of the numbers that float32 has: so it is served."""
         raw, scores = zip(*self.score_knots, strict=True)
-        return float(np.interp(iou, raw, scores))
+        return float(np.float32(np.interp(iou, raw, scores)))
 
     def is_no_target(self, area_px: int, original_hw: tuple[int, int], score: float) -> bool:
         """Say whether a mask of `area_px` pixels in an image of this size means that nothing was found."""

@@ -145,6 +145,12 @@ def test_scores_follow_the_knots_and_never_turn_round(a: float, b: float) -> Non
     assert 0.1 <= calibration.score(low) <= calibration.score(high) <= 0.9
 
 
+def test_a_score_is_the_same_when_it_has_been_served() -> None:
+    score = Calibration(((0.3275, 0.33575), (0.5, 0.5))).score(0.1)
+    assert score == float(np.float32(score))
+    assert score == pytest.approx(0.33575)
+
+
 @pytest.mark.parametrize(
     ("area_px", "size", "score", "expected"),
     [
