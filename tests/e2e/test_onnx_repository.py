@@ -90,8 +90,9 @@ def test_many_at_once_are_answered_as_in_process(repositories: tuple[Path, Path]
         answers = list(pool.map(lambda request: client.segment(*request), requests))
     for (image, phrases), answer in zip(requests, answers, strict=True):
         for ours, theirs in zip(predictor.segment(image, phrases), answer, strict=True):
-            union = np.count_nonzero(ours.mask | theirs.mask)
-            assert not union or np.count_nonzero(ours.mask & theirs.mask) / union > 0.99
+            # Of a small mask, a single pixel of its edge is more than one in a hundred.
+            union_px = np.count_nonzero(ours.mask | theirs.mask)
+            assert np.count_nonzero(ours.mask ^ theirs.mask) <= max(2, 0.01 * union_px)
             assert theirs.score == pytest.approx(ours.score, abs=0.01)
             np.testing.assert_allclose(theirs.box_xyxy_px, ours.box_xyxy_px, atol=0.5)
 
