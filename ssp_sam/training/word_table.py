@@ -62,8 +62,9 @@ def tokens_of_scenes() -> list[int]:
 def train_only_words_of_scenes(model: SspSam) -> None:
     """Make parameters of those rows of the token table alone that phrases about scenes use.
 
-    What a run on scenes learns is the same, for no other row ever has a gradient. But the gradient of the table's
-    49,408 rows took a sixth of a step of `tiny`'s two encoders.
+    What a run on scenes learns is the same, for no other row ever has a gradient. But filling gradients of the table's
+    49,408 rows with zeros took 63 of the 450 ms in which `tiny`'s two encoders went forward and back through 12 images
+    (PyTorch's profiler, one thread).
     """
     embeddings = model.text_encoder.tower.embeddings
     table = embeddings.token_embedding.weight.detach()
