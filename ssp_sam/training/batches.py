@@ -23,7 +23,7 @@ from ssp_sam.preprocess import Geometry, UInt8Array, geometry_of, place_on_squar
 from ssp_sam.results import BoolMask
 from ssp_sam.tokenizer import tokenize
 from ssp_sam.training.config import ConfigError
-from ssp_sam.training.targets import targets_of
+from ssp_sam.training.targets import CELLS, targets_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -52,12 +52,13 @@ class Batch:
 
     sam_image: uint8 (B, 3, S, S), None where it is not needed; clip_image: uint8 (B, 3, R, R); geometry: int32 (B, 4,
     2), see `Geometry`; image_index: int64 (P,), the image of each target; token_ids: int32 (P, L), zeros for things;
-    truth_mask: uint8 (P, 4G, 4G), covered share of each cell of SAM's padded square, 255 for all of it;
+    truth_mask: uint8 (P, 4G, 4G), covered share of each cell of SAM's padded square, 255 for all of it; (P, S, S) or
+        (P, S / 2, S / 2) if `masks_on` is "square" or "half-square";
     truth_grid: float32 (P, N), covered share of each patch of CLIP's padded square;
     truth_box: float32 (P, 4), centre and size in 0..1 of CLIP's padded square, zeros if absent; absent: bool (P,).
     shown: the things that patches show, where they are asked for.
     image_embedding: float16 (B, D, G, G), what SAM's encoder made of the images earlier; None if it has to be asked.
-    half_square: truth_mask is (P, S / 2, S / 2) instead, see `PhaseConfig.half_square_masks`.
+    masks_on: one of `MASK_GRIDS`.
     own_masks: the truths at the images' own sizes, bool (H, W) each, where they are asked for.
     phrases: what each target is called; empty for things.
     """
@@ -73,7 +74,7 @@ class Batch:
     absent: Tensor
     shown: ShownThings | None = None
     image_embedding: Tensor | None = None
-    half_square: bool = False
+    masks_on: str = CELLS
     own_masks: tuple[BoolMask, ...] = ()
     phrases: tuple[str, ...] = ()
 
@@ -134,12 +135,12 @@ class Sample:
 class BatchForm:
     """How samples are brought into the form that the model takes.
 
-    half_square_masks: that of `PhaseConfig`. sam_images: whether SAM's encoder will be asked.
+    masks_on: one of `MASK_GRIDS`. sam_images: whether SAM's encoder will be asked.
     own_masks: whether truths at the images' own sizes are wanted. things: whether it is asked what patches show.
     """
 
     preset: Preset
-    half_square_masks: bool = False
+    masks_on: str = CELLS
     sam_images: bool = True
     own_masks: bool = False
     things: bool = False
@@ -161,7 +162,7 @@ def make_batch(samples: Sequence[Sample], form: BatchForm) -> Batch:
         for image, geometry in zip(images, geometries, strict=True)
     ]
     targets = [
-        targets_of(sample.masks, geometry, preset, half_square=form.half_square_masks)
+        targets_of(sample.masks, geometry, preset, masks_on=form.masks_on)
         for sample, geometry in zip(samples, geometries, strict=True)
     ]
     truth_mask, truth_grid, truth_box = (np.concatenate(parts) for parts in zip(*targets, strict=True))
@@ -179,7 +180,7 @@ def make_batch(samples: Sequence[Sample], form: BatchForm) -> Batch:
         truth_box=torch.from_numpy(truth_box),
         absent=torch.from_numpy(~truth_mask.any(axis=(1, 2))),
         image_embedding=_stack(embedded),
-        half_square=form.half_square_masks,
+        masks_on=form.masks_on,
         own_masks=tuple(own_masks) if form.own_masks else (),
         phrases=tuple(phrase for sample in samples for phrase in sample.phrases),
     )

@@ -15,6 +15,7 @@ from ssp_sam.evaluation.datasets import BENCHMARKS, FORMATS
 from ssp_sam.modeling.ssp_sam import STAGES
 from ssp_sam.training.objectives import OBJECTIVES, PATCH_LOSSES
 from ssp_sam.training.reading import ConfigError, build, check_one_of, check_range
+from ssp_sam.training.targets import CELLS, MASK_GRIDS
 from ssp_sam.training.trainee import MODULES
 
 if sys.version_info >= (3, 11):
@@ -51,8 +52,8 @@ class PhaseConfig:
     emphasis: kind of phrase -> how many times as often scenes have it as held-out scenes do.
     sets: names of the run's data sets that are united; if empty, scenes are drawn.
     random_offset: place CLIP's image anywhere on its square instead of in the middle.
-    half_square_masks: compare masks as the release does, on SAM's square at half its side, to which logits are
-        enlarged; else on the logits' own cells.
+    compare_masks_on: one of `MASK_GRIDS`: the logits' own cells, SAM's square, or the square at half its side, as the
+        release does; to both squares logits are enlarged.
     absent_weight: how much more a phrase without target counts in the cross entropies.
     optimizer: of `OPTIMIZERS`: AdamW for everything, or Muon for matrices and AdamW for the rest.
     decay_all: let the weights decay of vectors and tables of embeddings too.
@@ -81,11 +82,12 @@ class PhaseConfig:
     gradient_clip: float = 1.0
     absent_weight: float = 1.0
     random_offset: bool = False
-    half_square_masks: bool = False
+    compare_masks_on: str = CELLS
 
     def __post_init__(self) -> None:
         check_one_of("objective", self.objective, OBJECTIVES)
         check_one_of("optimizer", self.optimizer, OPTIMIZERS)
+        check_one_of("compare_masks_on", self.compare_masks_on, MASK_GRIDS)
         for name in ("images_per_step", "expressions_per_image"):
             check_range(name, getattr(self, name), at_least=1)
         for name in ("learning_rate", "gradient_clip"):

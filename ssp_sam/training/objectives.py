@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ssp_sam.modeling.ssp import Prompts
 from ssp_sam.training import losses
-from ssp_sam.training.targets import NOTHING
+from ssp_sam.training.targets import CELLS, HALF_SQUARE, NOTHING, SQUARE
 from ssp_sam.training.trainee import Trainee
 
 if TYPE_CHECKING:
@@ -132,8 +132,7 @@ def _similarity_losses(trainee: Trainee, batch: Batch, similarity: Tensor, weigh
 
 def _mask_losses(trainee: Trainee, batch: Batch, logits: Tensor, iou: Tensor, weight: Tensor) -> Losses:
     truth = batch.truth
-    if batch.half_square:
-        logits = on_half_square(logits, trainee.preset.sam.image_side_px)
+    logits = enlarged(logits, batch.masks_on, trainee.preset.sam.image_side_px)
     true_iou = losses.mask_iou(logits.detach() > 0, truth > 0.5)
     return {
         "mask_bce": losses.cross_entropy(logits, truth, weight),
@@ -143,9 +142,12 @@ def _mask_losses(trainee: Trainee, batch: Batch, logits: Tensor, iou: Tensor, we
     }
 
 
-def on_half_square(logits: Tensor, side: int) -> Tensor:
-    """Return logits (P, 4G, 4G) as the release compares them: enlarged to SAM's square, then at half its side."""
-    for size in (side, side // 2):
+def enlarged(logits: Tensor, masks_on: str, side: int) -> Tensor:
+    """Return logits (P, 4G, 4G) where masks are compared: one of `MASK_GRIDS`, of SAM's square of `side` pixels.
+
+    The release enlarges them to SAM's square and then takes half its side.
+    """
+    for size in {CELLS: (), SQUARE: (side,), HALF_SQUARE: (side, side // 2)}[masks_on]:
         logits = F.interpolate(logits.float()[:, None], (size, size), mode="bilinear", align_corners=False)[:, 0]
     return logits
 

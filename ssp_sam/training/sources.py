@@ -75,7 +75,7 @@ def _open_scenes(config: RunConfig, index: int, trainee: Trainee, ranks: Ranks) 
     batches = SceneBatches(
         BatchForm(
             trainee.preset,
-            phase.half_square_masks,
+            phase.compare_masks_on,
             sam_images=uses_sam,
             things=any(name in phase.loss_weights for name in PATCH_LOSSES),
         ),
@@ -90,7 +90,7 @@ def _open_scenes(config: RunConfig, index: int, trainee: Trainee, ranks: Ranks) 
         share=(ranks.rank, ranks.count),
     )
     held_out = SceneBatches(
-        BatchForm(trainee.preset, sam_images=uses_sam),
+        BatchForm(trainee.preset, sam_images=uses_sam, own_masks=True),
         config.data,
         split="val",
         targets=targets,
@@ -127,7 +127,7 @@ def _open_sets(config: RunConfig, index: int, trainee: Trainee, ranks: Ranks) ->
     embeddings = _embedding_files(config, trainee) if uses_sam and config.data.embeddings else None
     batches = SetBatches(
         open_sets(config, phase.sets, "train"),
-        BatchForm(trainee.preset, phase.half_square_masks, sam_images=uses_sam),
+        BatchForm(trainee.preset, phase.compare_masks_on, sam_images=uses_sam),
         images=phase.images_per_step,
         expressions=phase.expressions_per_image,
         seed=(config.seed, index),

@@ -13,6 +13,9 @@ from ssp_sam.config import Preset
 from ssp_sam.preprocess import Geometry, UInt8Array
 from ssp_sam.results import BoolMask
 
+CELLS, SQUARE, HALF_SQUARE = MASK_GRIDS = ("cells", "square", "half-square")
+"""Where masks can be compared; see `PhaseConfig.compare_masks_on`."""
+
 NOTHING, UNCLEAR = -1, -2
 """No thing: a patch that shows none, and one of which that cannot be said."""
 
@@ -25,14 +28,15 @@ class Targets(NamedTuple):
     truth_box: npt.NDArray[np.float32]
 
 
-def targets_of(masks: Sequence[BoolMask], geometry: Geometry, preset: Preset, *, half_square: bool) -> Targets:
-    """Return the truths of masks, bool (H, W); half_square: that of `PhaseConfig.half_square_masks`."""
+def targets_of(masks: Sequence[BoolMask], geometry: Geometry, preset: Preset, *, masks_on: str) -> Targets:
+    """Return the truths of masks, bool (H, W); masks_on: that of `MASK_GRIDS` on which masks are compared."""
     sam_side, clip_side = preset.sam.image_side_px, preset.clip.image_side_px
-    if half_square:
+    if masks_on == HALF_SQUARE:
         truth_mask = np.stack([_half_square(mask, geometry.sam_hw, sam_side) for mask in masks])
     else:
-        on_sam = np.stack([_place(mask, geometry.sam_hw, (0, 0), sam_side) for mask in masks])
-        truth_mask = np.rint(cell_means(on_sam, preset.sam.mask_side)).astype(np.uint8)
+        truth_mask = np.stack([_place(mask, geometry.sam_hw, (0, 0), sam_side) for mask in masks])
+        if masks_on == CELLS:
+            truth_mask = np.rint(cell_means(truth_mask, preset.sam.mask_side)).astype(np.uint8)
     on_clip = np.stack([_place(mask, geometry.clip_hw, geometry.clip_offset_tl, clip_side) for mask in masks])
     truth_grid = cell_means(on_clip, preset.clip.grid).reshape(len(masks), -1) / 255
     boxes = np.stack([_box(mask, geometry, clip_side) for mask in masks])

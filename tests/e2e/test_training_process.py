@@ -56,7 +56,7 @@ name = "masks"
 objective = "masks"
 sets = ["refcoco"]
 epochs = 2
-half_square_masks = true
+compare_masks_on = "half-square"
 train = {{ ssp_prompt_generator = 1.0, mask_decoder = 0.1 }}
 train_from_epoch = {{ mask_decoder = 1 }}
 loss_weights = {{ mask_dice = 4.0, mask_focal = 4.0, box_l1 = 20.0, box_giou = 2.0 }}

@@ -76,7 +76,7 @@ def table(root: Path, nano: Preset, tmp_path: Path) -> Table:
                 "sets": ["refcoco"],
                 "epochs": 3,
                 "warmup_epochs": 1,
-                "half_square_masks": True,
+                "compare_masks_on": "half-square",
                 "train": {"ssp_prompt_generator": 1.0, "mask_decoder": 0.1},
                 "train_from_epoch": {"mask_decoder": 2},
                 "loss_weights": {"mask_dice": 4.0, "mask_focal": 4.0, "box_l1": 20.0, "box_giou": 2.0},
