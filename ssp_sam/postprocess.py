@@ -110,7 +110,7 @@ def full_size_logits(logits: FloatArray, geometry: Geometry, sam_side_px: int) -
     The same numbers as SAM's `postprocess_masks`: to S x S, without the padding, to H x W, bilinear both times.
     """
     rows, cols = _axes(logits.shape[0], geometry, sam_side_px)
-    full: FloatArray = rows @ logits @ cols.T
+    full: FloatArray = rows.weights @ logits @ cols.weights.T
     return full
 
 
@@ -121,39 +121,56 @@ def full_size_mask(logits: FloatArray, geometry: Geometry, sam_side_px: int, thr
     # Every pixel is a weighted mean of logits, so only those with a share in some logit above the threshold can be
     # True.
     above = logits > threshold
-    row_range = _reached(rows, above.any(axis=1))
-    col_range = _reached(cols, above.any(axis=0))
-    half = logits @ cols[col_range].T  # (4G, w)
+    row_range = rows.reached_by(above.any(axis=1))
+    col_range = cols.reached_by(above.any(axis=0))
+    half = logits @ cols.weights[col_range].T  # (4G, w)
     for start in range(row_range.start, row_range.stop, ROWS_PER_CHUNK):
         chunk = slice(start, min(start + ROWS_PER_CHUNK, row_range.stop))
-        near = _reached(rows[chunk].T, np.ones(chunk.stop - chunk.start, dtype=np.bool_))  # other weights are zero
-        mask[chunk, col_range] = rows[chunk, near] @ half[near] > threshold
+        near = rows.needed_by(chunk)  # other weights are zero
+        np.greater(rows.weights[chunk, near] @ half[near], threshold, out=mask[chunk, col_range])
     return mask
 
 
-def _reached(weights: FloatArray, sources: npt.NDArray[np.bool_]) -> slice:
-    """Return the range of output positions in which any of the marked `sources` has a share."""
-    reached = np.flatnonzero((weights[:, sources] > 0).any(axis=1))
-    return slice(int(reached[0]), int(reached[-1]) + 1) if len(reached) else slice(0, 0)
+@dataclass(frozen=True)
+class _Axis:
+    """What each logit along an axis counts for each pixel of the image along it.
+
+    weights: (length, 4G); first, last: (length,), the logits between which those lie that count for a pixel.
+    """
+
+    weights: FloatArray
+    first: npt.NDArray[np.int64]
+    last: npt.NDArray[np.int64]
+
+    def reached_by(self, logits: npt.NDArray[np.bool_]) -> slice:
+        """Return the range of pixels for which any of the marked logits (4G,) counts."""
+        marked = np.flatnonzero(logits)
+        if not len(marked):
+            return slice(0, 0)
+        # Both rise along the axis.
+        return slice(int(self.last.searchsorted(marked[0])), int(self.first.searchsorted(marked[-1], "right")))
+
+    def needed_by(self, pixels: slice) -> slice:
+        """Return the range of logits that count for a range of pixels."""
+        return slice(int(self.first[pixels.start]), int(self.last[pixels.stop - 1]) + 1)
 
 
-def _axes(mask_side: int, geometry: Geometry, sam_side_px: int) -> tuple[FloatArray, FloatArray]:
+def _axes(mask_side: int, geometry: Geometry, sam_side_px: int) -> tuple[_Axis, _Axis]:
     (height, width), (sam_height, sam_width) = geometry.original_hw, geometry.sam_hw
-    return (
-        _axis_weights(mask_side, sam_side_px, sam_height, height),
-        _axis_weights(mask_side, sam_side_px, sam_width, width),
-    )
+    return _axis(mask_side, sam_side_px, sam_height, height), _axis(mask_side, sam_side_px, sam_width, width)
 
 
 @lru_cache(maxsize=16)
-def _axis_weights(mask_side: int, sam_side_px: int, sam_length: int, length: int) -> FloatArray:
-    """Return (length, mask_side): what each logit along an axis counts for each pixel of the image along it.
+def _axis(mask_side: int, sam_side_px: int, sam_length: int, length: int) -> _Axis:
+    """Return the axis along which an image of `length` pixels has `sam_length` on SAM's square.
 
     Bilinear interpolation is linear and separable, so the two resizes and the crop between them are one matrix per
     axis.
     """
     to_square = _bilinear(mask_side, sam_side_px)[:sam_length]
-    return (_bilinear(sam_length, length) @ to_square).astype(np.float32)
+    weights = (_bilinear(sam_length, length) @ to_square).astype(np.float32)
+    counts = weights > 0
+    return _Axis(weights, counts.argmax(axis=1), mask_side - 1 - counts[:, ::-1].argmax(axis=1))
 
 
 def _bilinear(source: int, target: int) -> npt.NDArray[np.float64]:

@@ -3,9 +3,9 @@
 The package takes many prompts of one image and treats every prompt's copy of it apart from the start. Here
 
 - what the first layer makes of the image alone is computed once an image, not once a phrase;
-- what attention needs of the image in a layer is one matrix product, and positions, which are the same for all phrases,
-  are projected once instead of being added to every copy;
-- attention is one fused operation;
+- positions, which are the same for all phrases, are projected once instead of being added to every copy;
+- attention is one fused operation, or where pixels ask few tokens, two matrix products that leave the pixels in one
+  piece;
 - the transposed convolutions, which have no overlap, are matrix products with the channels last, and only the mask
   itself is brought into the order of pixels.
 """
@@ -83,18 +83,15 @@ def _layer(
         keys, asking, values, pixels = keys[image_index], asking[image_index], values[image_index], pixels[image_index]
     hidden = layer.norm2(hidden + _attend(to_image, to_image.q_proj(hidden + tokens), keys, values))
     hidden = layer.norm3(hidden + layer.mlp(hidden))
-    said = _attend(to_tokens, asking, to_tokens.k_proj(hidden + tokens), to_tokens.v_proj(hidden))
+    told = _attend_to_few if _are_few(to_tokens, hidden.shape[1]) else _attend
+    said = told(to_tokens, asking, to_tokens.k_proj(hidden + tokens), to_tokens.v_proj(hidden))
     return hidden, layer.norm4(pixels + said)
 
 
 def _of_image(pixels: Tensor, position: Tensor, placed: list[nn.Linear], plain: nn.Linear) -> tuple[Tensor, ...]:
     """Project pixels (P, N, D): with their positions by each of `placed`, without by `plain`."""
-    layers = [*placed, plain]
-    weight = torch.cat([layer.weight for layer in layers])
-    projected = torch.split(F.linear(pixels, weight), [layer.out_features for layer in layers], dim=-1)
-    of_position = [layer(position) for layer in placed]  # the bias is in here
-    *with_position, without = projected
-    return *(a + b for a, b in zip(with_position, of_position, strict=True)), without + plain.bias
+    with_position = (F.linear(pixels, layer.weight) + layer(position) for layer in placed)
+    return *with_position, plain(pixels)
 
 
 def _attend(attention: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -105,6 +102,27 @@ def _attend(attention: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out
 
 
+def _are_few(attention: Attention, keys: int) -> bool:
+    """Say whether `_attend_to_few` is the faster: it multiplies as often as if the keys were those of all heads."""
+    heads, width = int(attention.num_heads), int(attention.internal_dim)
+    return heads * keys <= 2 * width
+
+
+def _attend_to_few(attention: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Do the same as `_attend` for many queries and few keys.
+
+    Instead of cutting queries and answers into heads, each head gets keys with zeros in the other heads' channels, and
+    the last projection is applied to its values.
+    """
+    heads, width = attention.num_heads, q.shape[-1]
+    own = torch.eye(heads, dtype=q.dtype, device=q.device).repeat_interleave(width // heads, dim=1)  # (H, d)
+    keys = (k[:, None] * (own * (width // heads) ** -0.5)[:, None]).flatten(1, 2)  # (P, H S, d)
+    scores = (keys @ q.transpose(1, 2)).unflatten(1, (heads, -1))  # (P, H, S, T)
+    answers = F.linear((v[:, None] * own[:, None]).flatten(1, 2), attention.out_proj.weight)  # (P, H S, D)
+    out: Tensor = scores.softmax(dim=2).flatten(1, 2).transpose(1, 2) @ answers + attention.out_proj.bias
+    return out
+
+
 def _logits(upscaling: Iterable[Any], pixels: Tensor, kernel: Tensor, grid: int) -> Tensor:
     """Return (P, 4G, 4G): the kernel's product with each of the 16 places into which a pixel (P, N, D) is cut."""
     first, norm, activation, second, last_activation = upscaling
@@ -112,7 +130,9 @@ def _logits(upscaling: Iterable[Any], pixels: Tensor, kernel: Tensor, grid: int)
     x = _cut(first, pixels).view(phrases, count, 4, width // 4)
     x = activation(F.layer_norm(x, norm.weight.shape, norm.weight, norm.bias, norm.eps))
     x = last_activation(_cut(second, x))  # (P, N, 4, D / 2)
-    cells: Tensor = x.view(phrases, count * 16, width // 8) @ kernel[..., None]
+    places = torch.eye(16, dtype=x.dtype, device=x.device)
+    kernels = (places[:, None] * kernel[:, None, :, None]).flatten(1, 2)  # (P, 16 * D / 8, 16), one a place
+    cells: Tensor = x.view(phrases, count, 2 * width) @ kernels
     # Rows are counted by pixel, then by the first cut, then by the second; columns as well.
     cells = cells.view(-1, grid, grid, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
     return cells.reshape(-1, 4 * grid, 4 * grid)

@@ -69,10 +69,36 @@ class VisualAdapter(nn.Module):
         first = self.project.first
         product = F.linear(patches, first.weight)[image_index]  # (P, N, W)
         query = self.project.after_first(product * similarity_map[..., None] + first.bias)
-        said = attend(self.cross_attention, query, words, words, is_padding=is_padding)
-        cosine = _cosine(self.image_side(query).float(), self.text_side(said).float())
+        said = read_words(self.cross_attention, query, words, is_padding, self.text_side)
+        cosine = _cosine(self.image_side(query).float(), said.float())
         attention = self.scale * torch.exp(-((1 - cosine) ** 2) / (2 * self.sigma**2))
         return self.norm(query) * attention[..., None], attention
+
+
+def read_words(
+    attention: nn.MultiheadAttention, patches: Tensor, words: Tensor, is_padding: Tensor, after: nn.Linear
+) -> Tensor:
+    """Return (P, N, W), `after` of what `attention` answers to patches (P, N, W) about words (P, L, W).
+
+    is_padding: bool (P, L), the words that nobody sees. Words are few and patches many: the projections of queries and
+    answers, which are linear, are applied to the words instead.
+    """
+    heads, width = attention.num_heads, attention.embed_dim
+    (to_query, *to_word), (query_bias, *word_bias) = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
+    keys, values = (
+        F.linear(words, weight, bias).view(*words.shape[:2], heads, -1).transpose(1, 2)
+        for weight, bias in zip(to_word, word_bias, strict=True)
+    )  # (P, H, L, W / H)
+    keys = keys * (width // heads) ** -0.5
+    asked = (keys @ to_query.view(heads, -1, width)).flatten(1, 2)  # (P, H L, W)
+    asked_of_all = keys @ query_bias.view(heads, -1, 1)  # (P, H, L, 1)
+    unseen = torch.where(is_padding, -torch.inf, 0.0)[:, None]  # (P, 1, L)
+    scores = patches @ asked.transpose(1, 2)  # (P, N, H L)
+    scores = scores.unflatten(2, (heads, -1)) + (asked_of_all[..., 0] + unseen)[:, None]
+    out = (after.weight @ attention.out_proj.weight).view(width, heads, -1).permute(1, 2, 0)  # (H, W / H, W)
+    answers = (values @ out).flatten(1, 2)  # (P, H L, W)
+    said: Tensor = scores.softmax(dim=3).flatten(2) @ answers + after(attention.out_proj.bias)
+    return said
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
@@ -107,22 +133,19 @@ def attend(
     key: Tensor,
     value: Tensor,
     *,
-    positions: tuple[Tensor, Tensor] | None = None,
-    is_padding: Tensor | None = None,
+    positions: tuple[Tensor, Tensor],
 ) -> Tensor:
     """Return what `attention` answers, (P, T, D) of queries (P, T, D) to keys and values (P, S, D).
 
     positions: (T, D) and (S, D), added to queries and keys; they are the same for all phrases, so their projections are
-    added once instead of projecting sums. is_padding: bool (P, S), the keys that nobody sees.
+    added once instead of projecting sums.
     """
     width, heads = attention.embed_dim, attention.num_heads
     weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
     q, k, v = (F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True))
-    if positions is not None:
-        q, k = q + F.linear(positions[0], weights[0]), k + F.linear(positions[1], weights[1])
+    q, k = q + F.linear(positions[0], weights[0]), k + F.linear(positions[1], weights[1])
     q, k, v = (x.view(*x.shape[:2], heads, width // heads).transpose(1, 2) for x in (q, k, v))
-    seen = None if is_padding is None else ~is_padding[:, None, None]
-    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+    attended = F.scaled_dot_product_attention(q, k, v)
     out: Tensor = attention.out_proj(attended.transpose(1, 2).flatten(2))
     return out
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from ssp_sam.config import get_preset
 from ssp_sam.modeling.sam import MaskDecoder
-from ssp_sam.modeling.ssp import LinguisticAdapter, SspPromptGenerator
+from ssp_sam.modeling.ssp import LinguisticAdapter, SspPromptGenerator, read_words
 from ssp_sam.modeling.ssp_sam import STAGES, SspSam
 from ssp_sam.preprocess import prepare
 from ssp_sam.tokenizer import tokenize
@@ -134,6 +135,17 @@ def test_similarity_is_of_tokens_normalised_over_tokens() -> None:
     tokens, phrase = clip_tokens[0].double().numpy(), text[0].double().numpy()
     expected = (tokens / np.sqrt((tokens**2).sum(axis=0)))[1:] @ (phrase / np.sqrt((phrase**2).sum()))
     np.testing.assert_allclose(prompts.similarity[0].numpy(), expected, atol=1e-5)
+
+
+def test_patches_read_words_as_multi_head_attention_does() -> None:
+    torch.manual_seed(0)
+    attention, after = nn.MultiheadAttention(32, 4, batch_first=True).double(), nn.Linear(32, 32).double()
+    nn.init.normal_(attention.in_proj_bias)
+    nn.init.normal_(attention.out_proj.bias)
+    patches, words = torch.randn(3, 50, 32).double(), torch.randn(3, 7, 32).double()
+    is_padding = torch.arange(7) >= torch.tensor([[7], [1], [4]])
+    plain, _ = attention(patches, words, words, key_padding_mask=is_padding)
+    torch.testing.assert_close(read_words(attention, patches, words, is_padding, after), after(plain))
 
 
 def test_padding_of_a_phrase_is_not_attended_to() -> None:

@@ -32,12 +32,14 @@ def by_the_package(ours: MaskDecoder, embedding: Tensor, prompts: Tensor, index:
     return torch.stack(logits), torch.stack(ious)
 
 
-@pytest.mark.parametrize("config", [TINY, SMALL], ids=["tiny", "published"])
-def test_it_computes_what_the_package_computes(config: SamConfig) -> None:
+@pytest.mark.parametrize(
+    ("config", "count"), [(TINY, 7), (SMALL, 7), (SMALL, 64)], ids=["tiny", "published, few prompts", "published"]
+)
+def test_it_computes_what_the_package_computes(config: SamConfig, count: int) -> None:
     torch.manual_seed(0)
     decoder = MaskDecoder(config).eval().requires_grad_(False)
     embedding = torch.randn(3, config.out_channels, config.grid, config.grid)
-    prompts, index = torch.randn(5, 7, config.out_channels), torch.tensor([2, 0, 0, 1, 2])
+    prompts, index = torch.randn(5, count, config.out_channels), torch.tensor([2, 0, 0, 1, 2])
     for ours, theirs in zip(
         decoder(embedding, prompts, index), by_the_package(decoder, embedding, prompts, index), strict=True
     ):
