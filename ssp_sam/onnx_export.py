@@ -67,6 +67,7 @@ class _SspPromptGenerator(_Graph):
         answers = (
             prompts.prompt_tokens,
             prompts.box_cxcywh_norm,
+            prompts.similarity.amax(dim=1),
             prompts.phrase_attention,
             prompts.spatial_attention.view(-1, grid, grid),
         )

@@ -28,27 +28,47 @@ class Calibration:
     no_target_area_px512: a mask below this area, measured in a padded square of 512 x 512 pixels, means "no target";
         the release counts under 50 as empty.
     no_target_score: a score below this means "no target".
+    no_target_similarity: a phrase less like every patch of the image than this (`similarity_peak` of `interpret`) means
+        "no target"; None where that was not calibrated.
     """
 
     score_knots: tuple[tuple[float, float], ...] = ((0.0, 0.0), (1.0, 1.0))
     no_target_area_px512: float = 50.0
     no_target_score: float = 0.0
+    no_target_similarity: float | None = None
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Calibration:
-        """Read what `dataclasses.asdict` wrote, lists in place of tuples."""
+        """Read what `dataclasses.asdict` wrote, lists in place of tuples; older ones know no similarity."""
         knots = tuple((float(raw), float(score)) for raw, score in values["score_knots"])
-        return cls(knots, float(values["no_target_area_px512"]), float(values["no_target_score"]))
+        similarity = values.get("no_target_similarity")
+        return cls(
+            knots,
+            float(values["no_target_area_px512"]),
+            float(values["no_target_score"]),
+            None if similarity is None else float(similarity),
+        )
 
     def score(self, iou: float) -> float:
         """Return the score for a raw IoU estimate, one of the numbers that float32 has: so it is served."""
         raw, scores = zip(*self.score_knots, strict=True)
         return float(np.float32(np.interp(iou, raw, scores)))
 
-    def is_no_target(self, area_px: int, original_hw: tuple[int, int], score: float) -> bool:
-        """Say whether a mask of `area_px` pixels in an image of this size means that nothing was found."""
-        area_px512 = area_px * (RELEASE_SIDE_PX / max(original_hw)) ** 2
-        return area_px == 0 or area_px512 < self.no_target_area_px512 or score < self.no_target_score
+    def is_no_target(
+        self, area_px512: npt.ArrayLike, score: npt.ArrayLike, similarity_peak: npt.ArrayLike
+    ) -> npt.NDArray[np.bool_]:
+        """Say of answers, by what is known of each, whether nothing was found; area_px512: see `area_px512`."""
+        area_px512, score, similarity_peak = (np.asarray(values) for values in (area_px512, score, similarity_peak))
+        nothing: npt.NDArray[np.bool_] = (area_px512 == 0) | (area_px512 < self.no_target_area_px512)
+        nothing |= score < self.no_target_score
+        if self.no_target_similarity is not None:
+            nothing |= similarity_peak < self.no_target_similarity
+        return nothing
+
+
+def area_px512(area_px: int, original_hw: tuple[int, int]) -> float:
+    """Return the area, in a padded square of 512 x 512 pixels, of so many pixels of an image of this size."""
+    return area_px * (RELEASE_SIDE_PX / max(original_hw)) ** 2
 
 
 @dataclass(frozen=True)
@@ -66,6 +86,7 @@ def interpret(
     mask_logits: FloatArray,
     box_cxcywh_norm: FloatArray,
     iou: FloatArray,
+    similarity_peak: FloatArray,
     geometry: Geometry,
     *,
     sam_side_px: int,
@@ -75,15 +96,17 @@ def interpret(
 ) -> Iterator[Found]:
     """Yield the answer for each of P phrases, one at a time so that only one full-size mask is alive here.
 
-    mask_logits: (P, 4G, 4G); box_cxcywh_norm: (P, 4); iou: (P,). A pixel belongs to a mask if its logit is above
-    `mask_threshold`. Where nothing is found mask and box are emptied, so that no answer contradicts itself.
+    mask_logits: (P, 4G, 4G); box_cxcywh_norm: (P, 4); iou: (P,); similarity_peak: (P,), how like the phrase the SSP
+    encoder finds the patch that is most like it. The decoder never learns that: it works with similarities that were
+    stretched to 0..1, whatever they were. A pixel belongs to a mask if its logit is above `mask_threshold`. Where
+    nothing is found mask and box are emptied, so that no answer contradicts itself.
     """
     boxes = box_xyxy_px(box_cxcywh_norm, geometry, clip_side_px)
-    for logits, box_px, raw_iou in zip(mask_logits, boxes, iou, strict=True):
+    for logits, box_px, raw_iou, peak in zip(mask_logits, boxes, iou, similarity_peak, strict=True):
         mask = full_size_mask(logits, geometry, sam_side_px, mask_threshold)
         area_px = int(np.count_nonzero(mask))
         score = calibration.score(float(raw_iou))
-        no_target = calibration.is_no_target(area_px, geometry.original_hw, score)
+        no_target = bool(calibration.is_no_target(area_px512(area_px, geometry.original_hw), score, peak))
         if no_target:
             yield Found(np.zeros_like(mask), np.zeros_like(box_px), score, True, 0)
         else:

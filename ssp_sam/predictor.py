@@ -137,7 +137,7 @@ class Predictor:
     ) -> Iterator[Segmentation]:
         image_index = np.zeros(len(phrases), dtype=np.int64)
         of_text = self.networks["text_encoder"](token_ids)
-        prompt_tokens, boxes, *_ = self.networks["ssp_prompt_generator"](
+        prompt_tokens, boxes, *_, similarity = self.networks["ssp_prompt_generator"](
             features.clip_tokens, token_ids, *of_text, image_index
         )
         mask_logits, iou = self.networks["mask_decoder"](
@@ -147,6 +147,7 @@ class Predictor:
             mask_logits,
             boxes,
             iou,
+            similarity.max(axis=1),
             features.geometry,
             sam_side_px=self.preset.sam.image_side_px,
             clip_side_px=self.preset.clip.image_side_px,

@@ -52,7 +52,7 @@ class SegmentApi(litserve.LitAPI):  # type: ignore[misc]
         index = np.repeat(np.arange(len(inputs)), counts)
         token_ids = tokenize([phrase for _, phrases in inputs for phrase in phrases], preset.text_positions)
         of_text = networks["text_encoder"](token_ids)
-        prompt_tokens, boxes, *_ = networks["ssp_prompt_generator"](clip_tokens, token_ids, *of_text, index)
+        prompt_tokens, boxes, *_, similarity = networks["ssp_prompt_generator"](clip_tokens, token_ids, *of_text, index)
         logits, iou = networks["mask_decoder"](embeddings, prompt_tokens, index)
         answers, end = [], 0
         for each, count in zip(prepared, counts, strict=True):
@@ -61,6 +61,7 @@ class SegmentApi(litserve.LitAPI):  # type: ignore[misc]
                 logits[own],
                 boxes[own],
                 iou[own],
+                similarity[own].max(axis=1),
                 each.geometry,
                 sam_side_px=preset.sam.image_side_px,
                 clip_side_px=preset.clip.image_side_px,

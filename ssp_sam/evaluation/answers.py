@@ -11,7 +11,7 @@ from PIL import Image
 from ssp_sam.data import Expression
 from ssp_sam.evaluation.metrics import Overlap
 from ssp_sam.modeling.ssp_sam import SspSam
-from ssp_sam.postprocess import RELEASE_SIDE_PX, Calibration, full_size_mask
+from ssp_sam.postprocess import Calibration, area_px512, full_size_mask
 from ssp_sam.preprocess import UInt8Array, prepare
 from ssp_sam.tokenizer import tokenize
 
@@ -21,23 +21,25 @@ class Answer:
     """What the model said to one phrase, before any calibration.
 
     kind: of the phrase; overlap: of its mask (logits above 0, at the image's own size) with the truth;
-    raw_iou: the mask decoder's own estimate; original_hw: the image's size in pixels.
+    raw_iou: the mask decoder's own estimate; similarity_peak: how like the phrase the patch is that is most like it;
+    original_hw: the image's size in pixels.
     """
 
     kind: str
     overlap: Overlap
     raw_iou: float
+    similarity_peak: float
     original_hw: tuple[int, int]
 
     @property
     def area_px512(self) -> float:
         """Area of the mask in a padded square of 512 x 512 pixels."""
-        return self.overlap.predicted_px * (RELEASE_SIDE_PX / max(self.original_hw)) ** 2
+        return area_px512(self.overlap.predicted_px, self.original_hw)
 
     def judged(self, calibration: Calibration) -> Overlap:
         """Return the overlap of what a calibrated model answers: nothing at all where it sees no target."""
         score = calibration.score(self.raw_iou)
-        if calibration.is_no_target(self.overlap.predicted_px, self.original_hw, score):
+        if calibration.is_no_target(self.area_px512, score, self.similarity_peak):
             return Overlap(0, self.overlap.truth_px, 0)
         return self.overlap
 
@@ -53,6 +55,8 @@ def answers_to(model: SspSam, image: UInt8Array, expressions: Sequence[Expressio
             torch.from_numpy(tokenize([expression.phrase for expression in expressions], model.preset.text_positions)),
             torch.zeros(len(expressions), dtype=torch.long),
         )
-    for expression, logits, iou in zip(expressions, output.mask_logits.numpy(), output.iou.tolist(), strict=True):
+    peaks = output.prompts.similarity.amax(dim=1).tolist()
+    raw = zip(output.mask_logits.numpy(), output.iou.tolist(), peaks, strict=True)
+    for expression, (logits, iou, peak) in zip(expressions, raw, strict=True):
         mask = full_size_mask(logits, inputs.geometry, model.preset.sam.image_side_px, 0.0)
-        yield Answer(expression.kind, Overlap.of(mask, expression.mask), iou, inputs.geometry.original_hw)
+        yield Answer(expression.kind, Overlap.of(mask, expression.mask), iou, peak, inputs.geometry.original_hw)

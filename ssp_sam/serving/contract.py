@@ -142,6 +142,7 @@ CHECKED_EXPRESSIONS = Tensor(
 TOKEN_IDS_NAME = "token_ids"
 BOX_CXCYWH_NORM = Tensor("box_cxcywh_norm", "FP32", (-1, 4), "P boxes (centre, size) in 0..1 of CLIP's padded square")
 IOU = Tensor("iou", "FP32", (-1,), "P IoU estimates as SAM's decoder gives them")
+SIMILARITY_PEAK = Tensor("similarity_peak", "FP32", (-1,), "P similarities of a phrase and the patch most like it")
 
 
 def tokens(preset: Preset) -> Tensor:
@@ -260,7 +261,13 @@ def stage_models(preset: Preset, embedding_dtype: str) -> tuple[Model, ...]:
             SSP_PROMPT_GENERATOR,
             "the Semantic-Spatial Prompt encoder",
             inputs=(clip_tokens(preset), token_ids(preset), text_embedding(preset), word_embeddings(preset)),
-            outputs=(prompt_tokens(preset), BOX_CXCYWH_NORM, phrase_attention(preset), spatial_attention(preset)),
+            outputs=(
+                prompt_tokens(preset),
+                BOX_CXCYWH_NORM,
+                SIMILARITY_PEAK,
+                phrase_attention(preset),
+                spatial_attention(preset),
+            ),
             max_batch_size=16,
             uses_device=True,
         ),
@@ -275,7 +282,15 @@ def stage_models(preset: Preset, embedding_dtype: str) -> tuple[Model, ...]:
         Model(
             POSTPROCESS,
             "masks and boxes of the image's own size",
-            inputs=(mask_logits(preset), BOX_CXCYWH_NORM, IOU, GEOMETRY, MASK_FORMAT, MASK_THRESHOLD),
+            inputs=(
+                mask_logits(preset),
+                BOX_CXCYWH_NORM,
+                IOU,
+                SIMILARITY_PEAK,
+                GEOMETRY,
+                MASK_FORMAT,
+                MASK_THRESHOLD,
+            ),
             outputs=(MASKS, BOX_XYXY_PX, SCORE, NO_TARGET, AREA_PX, IMAGE_SIZE),
             max_batch_size=8,
             instances=2,

@@ -139,7 +139,7 @@ class TextEncoderStage(PhraseStage):
 
 
 class SspPromptGeneratorStage(PhraseStage):
-    """CLIP features of image and phrase -> prompt_tokens, box, attention maps."""
+    """CLIP features of image and phrase -> prompt_tokens, box, similarity_peak, attention maps."""
 
     def __init__(self, network: Network, preset: Preset) -> None:
         super().__init__(network, preset)
@@ -154,13 +154,14 @@ class SspPromptGeneratorStage(PhraseStage):
         """Answer a chunk of phrases."""
         (clip_tokens,) = (images[name] for name in self.per_image)
         of_phrases = (phrases[name] for name in self.per_phrase)
-        prompt_tokens, box, phrase_attention, spatial_attention, _ = self.network(
+        prompt_tokens, box, phrase_attention, spatial_attention, similarity = self.network(
             clip_tokens, *of_phrases, phrases["image_index"]
         )
         grid = self.preset.clip.grid
         return {
             contract.prompt_tokens(self.preset).name: prompt_tokens,
             contract.BOX_CXCYWH_NORM.name: box,
+            contract.SIMILARITY_PEAK.name: similarity.max(axis=1),
             contract.PHRASE_ATTENTION_NAME: phrase_attention,
             contract.spatial_attention(self.preset).name: spatial_attention.reshape(-1, grid, grid),
         }

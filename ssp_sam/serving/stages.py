@@ -118,14 +118,17 @@ class Postprocess(RowStage):
 
     def run_row(self, row: Row) -> dict[str, Array]:
         """Answer one row."""
-        check_phrase_counts(row, (self.mask_logits, contract.BOX_CXCYWH_NORM.name, contract.IOU.name))
+        names = (self.mask_logits, contract.BOX_CXCYWH_NORM.name, contract.IOU.name, contract.SIMILARITY_PEAK.name)
+        check_phrase_counts(row, names)
+        mask_logits, boxes_norm, iou, similarity_peak = (row[name] for name in names)
         encode = mask_encoder(row[contract.MASK_FORMAT.name][0])
         geometry = Geometry.from_array(row[contract.GEOMETRY.name])
         threshold = check_threshold(row[contract.MASK_THRESHOLD.name][0])
         found = interpret(
-            row[self.mask_logits],
-            row[contract.BOX_CXCYWH_NORM.name],
-            row[contract.IOU.name],
+            mask_logits,
+            boxes_norm,
+            iou,
+            similarity_peak,
             geometry,
             sam_side_px=self.preset.sam.image_side_px,
             clip_side_px=self.preset.clip.image_side_px,

@@ -45,8 +45,13 @@ def main(argv: list[str] | None = None) -> int:
     raw, true = raw_and_true(answers[border:])
     score = np.array([calibration.score(value) for value in raw])
     print(f"fitted on {border} phrases, checked on {len(answers) - border}")
-    area, least = calibration.no_target_area_px512, calibration.no_target_score
-    print(f"no target below an area of {area:g} px of 512 x 512, or a score of {least:g}")
+    area, least, alike = (
+        calibration.no_target_area_px512,
+        calibration.no_target_score,
+        calibration.no_target_similarity,
+    )
+    also = "" if alike is None else f", or a similarity of {alike:g}"
+    print(f"no target below an area of {area:g} px of 512 x 512, or a score of {least:g}{also}")
     print(f"{'':10}{f'ECE ({ECE_BINS} bins)':>14}{'gIoU':>8}{'N-acc':>8}{'T-acc':>8}")
     for name, values, used in (("before", raw, Calibration()), ("after", score, calibration)):
         metrics = summarize(answer.judged(used) for answer in answers[border:])

@@ -15,6 +15,7 @@ from ssp_sam.config import get_preset
 from ssp_sam.postprocess import (
     ROWS_PER_CHUNK,
     Calibration,
+    area_px512,
     box_xyxy_px,
     full_size_logits,
     full_size_mask,
@@ -152,25 +153,38 @@ def test_a_score_is_the_same_when_it_has_been_served() -> None:
 
 
 @pytest.mark.parametrize(
-    ("area_px", "size", "score", "expected"),
+    ("area_px", "size", "score", "peak", "expected"),
     [
-        (0, (512, 512), 1.0, True),
-        (49, (512, 512), 1.0, True),
-        (50, (512, 512), 1.0, False),
-        (199, (1024, 1024), 1.0, True),  # a quarter as many in the square of 512
-        (200, (1024, 700), 1.0, False),
-        (12, (100, 256), 1.0, True),
-        (13, (100, 256), 1.0, False),
-        (5000, (512, 512), 0.19, True),
-        (5000, (512, 512), 0.20, False),
+        (0, (512, 512), 1.0, 0.5, True),
+        (49, (512, 512), 1.0, 0.5, True),
+        (50, (512, 512), 1.0, 0.5, False),
+        (199, (1024, 1024), 1.0, 0.5, True),  # a quarter as many in the square of 512
+        (200, (1024, 700), 1.0, 0.5, False),
+        (12, (100, 256), 1.0, 0.5, True),
+        (13, (100, 256), 1.0, 0.5, False),
+        (5000, (512, 512), 0.19, 0.5, True),
+        (5000, (512, 512), 0.20, 0.5, False),
+        (5000, (512, 512), 1.0, -0.11, True),
+        (5000, (512, 512), 1.0, -0.1, False),
     ],
 )
-def test_the_rule_for_no_target(area_px: int, size, score: float, expected: bool) -> None:
-    assert Calibration(no_target_score=0.2).is_no_target(area_px, size, score) is expected
+def test_the_rule_for_no_target(area_px: int, size, score: float, peak: float, expected: bool) -> None:
+    calibration = Calibration(no_target_score=0.2, no_target_similarity=-0.1)
+    assert bool(calibration.is_no_target(area_px512(area_px, size), score, peak)) is expected
+
+
+def test_without_a_similarity_only_area_and_score_count() -> None:
+    assert not Calibration().is_no_target(5000.0, 0.5, -99.0)
 
 
 def test_an_empty_mask_is_no_target_under_any_calibration() -> None:
-    assert Calibration(no_target_area_px512=0).is_no_target(0, (10, 10), 1.0)
+    assert Calibration(no_target_area_px512=0).is_no_target(0.0, 1.0, 1.0)
+
+
+def test_calibrations_of_before_know_no_similarity() -> None:
+    old = {"score_knots": [[0.1, 0.2], [0.9, 0.8]], "no_target_area_px512": 60, "no_target_score": 0.1}
+    assert Calibration.from_json(old) == Calibration(((0.1, 0.2), (0.9, 0.8)), 60.0, 0.1)
+    assert Calibration.from_json(old | {"no_target_similarity": 0.2}).no_target_similarity == 0.2
 
 
 def answers(calibration: Calibration, logits: np.ndarray, iou: list[float], size=(60, 80)):
@@ -180,6 +194,7 @@ def answers(calibration: Calibration, logits: np.ndarray, iou: list[float], size
             logits,
             boxes,
             np.array(iou, np.float32),
+            np.ones(len(iou), np.float32),
             geometry_of(size, TINY),
             sam_side_px=TINY.sam.image_side_px,
             clip_side_px=TINY.clip.image_side_px,

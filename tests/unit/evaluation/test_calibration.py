@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from ssp_sam.evaluation.answers import Answer
-from ssp_sam.evaluation.calibration import KNOTS_MAX, expected_calibration_error, fit, score_knots
+from ssp_sam.evaluation.calibration import KNOTS_MAX, _merit, expected_calibration_error, fit, raw_and_true, score_knots
 from ssp_sam.evaluation.metrics import Overlap, summarize
 from ssp_sam.postprocess import Calibration
 
 
-def answer(predicted_px: int, truth_px: int, shared_px: int, raw_iou: float) -> Answer:
-    return Answer("noun", Overlap(predicted_px, truth_px, shared_px), raw_iou, (512, 512))
+def answer(predicted_px: int, truth_px: int, shared_px: int, raw_iou: float, similarity_peak: float = 0.3) -> Answer:
+    return Answer("noun", Overlap(predicted_px, truth_px, shared_px), raw_iou, similarity_peak, (512, 512))
 
 
 def test_knots_rise_and_bend_the_estimates_to_the_truth() -> None:
@@ -52,9 +52,41 @@ def test_thresholds_are_those_with_the_highest_giou() -> None:
     metrics = summarize(each.judged(calibration) for each in answers)
     assert (metrics.n_acc, metrics.t_acc) == (1.0, 1.0)
     assert summarize(each.judged(Calibration()) for each in answers).n_acc == 0
+    assert calibration.no_target_similarity is None  # all are alike
+
+
+def test_a_similarity_tells_what_neither_area_nor_score_can() -> None:
+    rng = np.random.default_rng(0)
+    right = [answer(5000, 5000, 4500, 0.9, similarity) for similarity in rng.uniform(0.25, 0.5, 30)]
+    wrong = [answer(5000, 0, 0, 0.9, similarity) for similarity in rng.uniform(0.0, 0.2, 10)]
+    calibration = fit(right + wrong)
+    metrics = summarize(each.judged(calibration) for each in right + wrong)
+    assert (metrics.n_acc, metrics.t_acc) == (1.0, 1.0)
+    assert calibration.no_target_similarity is not None and 0.1 < calibration.no_target_similarity < 0.3
+
+
+def test_the_fast_way_to_judge_is_the_slow_one() -> None:
+    rng = np.random.default_rng(0)
+    answers = []
+    for _ in range(200):
+        predicted, truth = (int(rng.integers(0, 3) > 0) * int(rng.integers(1, 900)) for _ in range(2))
+        answers.append(
+            answer(predicted, truth, min(predicted, truth) // 2, float(rng.random()), float(rng.normal(0.2, 0.1)))
+        )
+    knots = score_knots(*raw_and_true(answers))
+    merit = _merit(answers, Calibration(knots))
+    for calibration in (
+        Calibration(knots, area, score, similarity)
+        for area in (0.0, 50.0, 400.0)
+        for score in (0.0, 0.2)
+        for similarity in (None, 0.15, 0.3)
+    ):
+        metrics = summarize(each.judged(calibration) for each in answers)
+        assert merit(calibration) == pytest.approx((metrics.giou, metrics.n_acc + metrics.t_acc))
 
 
 def test_no_target_empties_the_answer() -> None:
     assert answer(40, 100, 40, 0.9).judged(Calibration()) == Overlap(0, 100, 0)
     assert answer(60, 100, 40, 0.9).judged(Calibration()) == Overlap(60, 100, 40)
     assert answer(60, 100, 40, 0.2).judged(Calibration(no_target_score=0.5)) == Overlap(0, 100, 0)
+    assert answer(60, 100, 40, 0.9, 0.1).judged(Calibration(no_target_similarity=0.2)) == Overlap(0, 100, 0)
