@@ -36,12 +36,14 @@ class Answer:
         """Area of the mask in a padded square of 512 x 512 pixels."""
         return area_px512(self.overlap.predicted_px, self.original_hw)
 
+    def is_no_target(self, calibration: Calibration) -> bool:
+        """Say whether a model with this calibration answers that there is nothing."""
+        score = calibration.score(self.raw_iou)
+        return bool(calibration.is_no_target(self.area_px512, score, self.similarity_peak))
+
     def judged(self, calibration: Calibration) -> Overlap:
         """Return the overlap of what a calibrated model answers: nothing at all where it sees no target."""
-        score = calibration.score(self.raw_iou)
-        if calibration.is_no_target(self.area_px512, score, self.similarity_peak):
-            return Overlap(0, self.overlap.truth_px, 0)
-        return self.overlap
+        return Overlap(0, self.overlap.truth_px, 0) if self.is_no_target(calibration) else self.overlap
 
 
 def answers_to(model: SspSam, image: UInt8Array, expressions: Sequence[Expression]) -> Iterator[Answer]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -12,6 +13,7 @@ from ssp_sam.evaluation.answers import Answer
 from ssp_sam.postprocess import Calibration
 
 FloatArray = npt.NDArray[np.float64]
+Knots = tuple[tuple[float, float], ...]
 
 KNOTS_MAX = 16
 ECE_BINS = 10
@@ -24,15 +26,21 @@ _SAME_ESTIMATE = 1e-4
 
 
 def fit(answers: Sequence[Answer]) -> Calibration:
-    """Return the calibration that suits these answers best: scores that mean IoU, thresholds with the highest gIoU.
+    """Return the calibration that suits these answers best: thresholds with the highest gIoU, scores that mean IoU.
 
-    Raises ValueError if no answer has a mask.
+    Scores are those of answers that pass the thresholds of area and similarity: of others nobody sees a mask. Raises
+    ValueError if no answer has a mask.
     """
     knots = score_knots(*raw_and_true(answers))
-    similarities = _similarities_to_try(answers)
-    candidates = (Calibration(knots, *each) for each in product(AREAS_PX512, SCORES, (None, *similarities)))
-    merit = _merit(answers, Calibration(knots))
-    return max(candidates, key=merit)
+    thresholds = product(AREAS_PX512, SCORES, (None, *_similarities_to_try(answers)))
+    chosen = max((Calibration(knots, *each) for each in thresholds), key=_merit(answers, knots))
+    without_score = replace(chosen, no_target_score=0.0)
+    passing = [answer for answer in answers if not answer.is_no_target(without_score)]
+    if not passing:  # of a model that is better off saying nothing
+        return chosen
+    knots = score_knots(*raw_and_true(passing))
+    rescored = (replace(chosen, score_knots=knots, no_target_score=score) for score in SCORES)
+    return max(rescored, key=_merit(answers, knots))
 
 
 def _similarities_to_try(answers: Iterable[Answer]) -> list[float]:
@@ -48,7 +56,7 @@ def raw_and_true(answers: Iterable[Answer]) -> tuple[FloatArray, FloatArray]:
     return table[:, 0], table[:, 1]
 
 
-def score_knots(raw: FloatArray, true: FloatArray, knots_max: int = KNOTS_MAX) -> tuple[tuple[float, float], ...]:
+def score_knots(raw: FloatArray, true: FloatArray, knots_max: int = KNOTS_MAX) -> Knots:
     """Return at most `knots_max` pairs of raw estimate and score, the raw rising and the score never falling.
 
     Estimates are put in bins of equal count; neighbours out of order are pooled (isotonic regression on the bins).
@@ -66,7 +74,12 @@ def score_knots(raw: FloatArray, true: FloatArray, knots_max: int = KNOTS_MAX) -
 
 
 def expected_calibration_error(score: FloatArray, true: FloatArray, bins: int = ECE_BINS) -> float:
-    """Return the mean, over answers, of how far the mean score of an answer's bin is from the bin's mean true IoU."""
+    """Return the mean, over answers, of how far the mean score of an answer's bin is from the bin's mean true IoU.
+
+    NaN where there is no answer.
+    """
+    if not len(score):
+        return float("nan")
     clipped = score.clip(0, 1)
     index = np.minimum((clipped * bins).astype(int), bins - 1)
     gaps = [abs(clipped[index == b].sum() - true[index == b].sum()) for b in range(bins)]
@@ -78,13 +91,13 @@ def _pooled(a: tuple[float, float, int], b: tuple[float, float, int]) -> tuple[f
     return (a[0] * a[2] + b[0] * b[2]) / count, (a[1] * a[2] + b[1] * b[2]) / count, count
 
 
-def _merit(answers: Sequence[Answer], scores: Calibration) -> Callable[[Calibration], tuple[float, float]]:
+def _merit(answers: Sequence[Answer], knots: Knots) -> Callable[[Calibration], tuple[float, float]]:
     """Return what tells gIoU, then N-acc + T-acc for ties, of a calibration with these scores.
 
     The same as `summarize` of `Answer.judged`, but for thousands of calibrations a second.
     """
     area_px512, peak = (np.array([getattr(a, name) for a in answers]) for name in ("area_px512", "similarity_peak"))
-    score = np.array([scores.score(answer.raw_iou) for answer in answers])
+    score = np.array([Calibration(knots).score(answer.raw_iou) for answer in answers])
     absent = np.array([answer.overlap.truth_px == 0 for answer in answers])
     iou = np.array([0.0 if answer.overlap.truth_px == 0 else answer.overlap.iou for answer in answers])
 

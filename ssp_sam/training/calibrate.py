@@ -42,20 +42,17 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
 
-    raw, true = raw_and_true(answers[border:])
-    score = np.array([calibration.score(value) for value in raw])
-    print(f"fitted on {border} phrases, checked on {len(answers) - border}")
-    area, least, alike = (
-        calibration.no_target_area_px512,
-        calibration.no_target_score,
-        calibration.no_target_similarity,
-    )
+    checked = answers[border:]
+    print(f"fitted on {border} phrases, checked on {len(checked)}")
+    area, least = calibration.no_target_area_px512, calibration.no_target_score
+    alike = calibration.no_target_similarity
     also = "" if alike is None else f", or a similarity of {alike:g}"
-    print(f"no target below an area of {area:g} px of 512 x 512, or a score of {least:g}{also}")
+    print(f"no target below an area of {area:g} px of 512 x 512, a score of {least:g}{also}")
     print(f"{'':10}{f'ECE ({ECE_BINS} bins)':>14}{'gIoU':>8}{'N-acc':>8}{'T-acc':>8}")
-    for name, values, used in (("before", raw, Calibration()), ("after", score, calibration)):
-        metrics = summarize(answer.judged(used) for answer in answers[border:])
-        miss = expected_calibration_error(values, true)
+    for name, used in (("before", Calibration()), ("after", calibration)):
+        metrics = summarize(answer.judged(used) for answer in checked)
+        raw, true = raw_and_true(answer for answer in checked if not answer.is_no_target(used))
+        miss = expected_calibration_error(np.array([used.score(value) for value in raw]), true)
         print(f"{name:10}{miss:14.4f}{metrics.giou:8.4f}{metrics.n_acc:8.4f}{metrics.t_acc:8.4f}")
     return 0
 

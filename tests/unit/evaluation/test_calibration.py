@@ -65,6 +65,14 @@ def test_a_similarity_tells_what_neither_area_nor_score_can() -> None:
     assert calibration.no_target_similarity is not None and 0.1 < calibration.no_target_similarity < 0.3
 
 
+def test_scores_are_those_of_answers_that_are_given() -> None:
+    """What a threshold takes away has no mask, so it does not make the scores of the others smaller."""
+    right = [answer(5000, 5000, 4500, 0.8 + 0.001 * i, 0.4) for i in range(50)]
+    wrong = [answer(5000, 0, 0, 0.8 + 0.002 * i, 0.1) for i in range(25)]
+    assert fit(right + wrong).score(0.82) == pytest.approx(9 / 11, abs=1e-5)
+    assert score_knots(*raw_and_true(right + wrong))[0][1] < 0.65
+
+
 def test_the_fast_way_to_judge_is_the_slow_one() -> None:
     rng = np.random.default_rng(0)
     answers = []
@@ -74,7 +82,7 @@ def test_the_fast_way_to_judge_is_the_slow_one() -> None:
             answer(predicted, truth, min(predicted, truth) // 2, float(rng.random()), float(rng.normal(0.2, 0.1)))
         )
     knots = score_knots(*raw_and_true(answers))
-    merit = _merit(answers, Calibration(knots))
+    merit = _merit(answers, knots)
     for calibration in (
         Calibration(knots, area, score, similarity)
         for area in (0.0, 50.0, 400.0)
