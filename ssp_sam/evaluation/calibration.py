@@ -20,27 +20,39 @@ ECE_BINS = 10
 # What is tried for the thresholds below which an answer means "no target".
 AREAS_PX512 = (50.0, 100.0, 150.0, 200.0, 300.0, 400.0, 600.0, 800.0, 1200.0)
 SCORES = tuple(round(0.02 * step, 2) for step in range(31))
-SIMILARITIES = 41
+SIMILARITIES = 81
+AS_GOOD_GIOU = 0.002
 
 _SAME_ESTIMATE = 1e-4
 
 
 def fit(answers: Sequence[Answer]) -> Calibration:
-    """Return the calibration that suits these answers best: thresholds with the highest gIoU, scores that mean IoU.
+    """Return the calibration that suits these answers best: thresholds with a high gIoU, scores that mean IoU.
 
-    Scores are those of answers that pass the thresholds of area and similarity: of others nobody sees a mask. Raises
-    ValueError if no answer has a mask.
+    Of the thresholds whose gIoU is `AS_GOOD_GIOU` from the highest or less, those that take away the fewest targets: so
+    small a difference is chance, and pictures unlike these have smaller similarities. Scores are those of answers that
+    pass the thresholds of area and similarity: of others nobody sees a mask. Raises ValueError if no answer has a mask.
     """
     knots = score_knots(*raw_and_true(answers))
     thresholds = product(AREAS_PX512, SCORES, (None, *_similarities_to_try(answers)))
-    chosen = max((Calibration(knots, *each) for each in thresholds), key=_merit(answers, knots))
+    chosen = _mildest_of_the_best([Calibration(knots, *each) for each in thresholds], answers)
     without_score = replace(chosen, no_target_score=0.0)
     passing = [answer for answer in answers if not answer.is_no_target(without_score)]
     if not passing:  # of a model that is better off saying nothing
         return chosen
     knots = score_knots(*raw_and_true(passing))
-    rescored = (replace(chosen, score_knots=knots, no_target_score=score) for score in SCORES)
-    return max(rescored, key=_merit(answers, knots))
+    rescored = [replace(chosen, score_knots=knots, no_target_score=score) for score in SCORES]
+    return _mildest_of_the_best(rescored, answers)
+
+
+def _mildest_of_the_best(candidates: Sequence[Calibration], answers: Sequence[Answer]) -> Calibration:
+    """Choose as `fit` says among calibrations with the same scores."""
+    merit = _merit(answers, candidates[0].score_knots)
+    merits = [merit(candidate) for candidate in candidates]
+    highest = max(giou for giou, _ in merits)
+    good = [pair for pair in zip(merits, candidates, strict=True) if pair[0][0] >= highest - AS_GOOD_GIOU]
+    _, mildest = max(good, key=lambda pair: (pair[0][1], pair[0][0]))
+    return mildest
 
 
 def _similarities_to_try(answers: Iterable[Answer]) -> list[float]:
@@ -92,7 +104,7 @@ def _pooled(a: tuple[float, float, int], b: tuple[float, float, int]) -> tuple[f
 
 
 def _merit(answers: Sequence[Answer], knots: Knots) -> Callable[[Calibration], tuple[float, float]]:
-    """Return what tells gIoU, then N-acc + T-acc for ties, of a calibration with these scores.
+    """Return what tells gIoU and T-acc (1 where there is no target) of a calibration with these scores.
 
     The same as `summarize` of `Answer.judged`, but for thousands of calibrations a second.
     """
@@ -103,7 +115,7 @@ def _merit(answers: Sequence[Answer], knots: Knots) -> Callable[[Calibration], t
 
     def merit(calibration: Calibration) -> tuple[float, float]:
         nothing = calibration.is_no_target(area_px512, score, peak)
-        right = [(nothing == absent)[group].mean() for group in (absent, ~absent) if group.any()]
-        return float(np.where(nothing, absent, iou).mean()), float(sum(right))
+        found = ~nothing[~absent]
+        return float(np.where(nothing, absent, iou).mean()), float(found.mean()) if len(found) else 1.0
 
     return merit
