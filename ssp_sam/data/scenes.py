@@ -62,6 +62,7 @@ class SceneGenerator:
         glyphs: the pictures, by default those of `GlyphSet()`; its styles are part of what decides a scene.
         vocabulary: the nouns that scenes and phrases are about; all if empty.
         emphasis: kind of phrase -> how many times as often it is tried as it is by itself.
+        smallness: at 1 all sizes that a scene has room for come alike; above, small things come more often.
 
     Raises:
         DataError: an argument is out of range.
@@ -78,6 +79,7 @@ class SceneGenerator:
         glyphs: GlyphSet | None = None,
         vocabulary: Collection[str] = (),
         emphasis: Mapping[str, float] = MappingProxyType({}),
+        smallness: float = 1.0,
     ) -> None:
         if split not in SPLITS:
             raise DataError(f"no split {split!r}; there are {', '.join(SPLITS)}")
@@ -101,6 +103,9 @@ class SceneGenerator:
         unknown = sorted(set(emphasis) - set(KINDS))
         if unknown:
             raise DataError(f"emphasis names {', '.join(unknown)}; there are {', '.join(KINDS)}")
+        if smallness < 1:
+            raise DataError(f"smallness is {smallness}; at least 1")
+        self._smallness = smallness
         self._emphasis = dict(emphasis)  # goes to data workers, so it must be one that can be pickled
         self._seed = _checked_word(seed, "seed")
 
@@ -120,9 +125,9 @@ class SceneGenerator:
         room = 0.95 * self.side_px / shorter_px / len(chosen) if row else 1.2 / np.sqrt(len(chosen))
         largest = min(SIZE_MAX, room)
         alike = rng.random() < 0.4
-        common_size = rng.uniform(min(1.6 * SIZE_MIN, largest), largest)
+        common_size = self._size(min(1.6 * SIZE_MIN, largest), largest, rng)
         for position, (noun, dye) in enumerate(zip(chosen, dyes, strict=True)):
-            size = common_size * rng.uniform(0.85, 1.1) if alike else rng.uniform(SIZE_MIN, largest)
+            size = common_size * rng.uniform(0.85, 1.1) if alike else self._size(SIZE_MIN, largest, rng)
             style = self.glyphs.styles[int(rng.integers(len(self.glyphs.styles)))]
             for _ in range(_PLACING_TRIES):
                 sprite = self._sprite(noun, style, size * shorter_px, dye, rng)
@@ -160,6 +165,9 @@ class SceneGenerator:
             sprite = self._sprite(noun, style, share * side_px, dye, rng)
             canvas.put(noun, sprite, (x * side_px, y * side_px), hidden_share_max=0.97)
         return canvas.image(), canvas.things()[-1]
+
+    def _size(self, smallest: float, largest: float, rng: np.random.Generator) -> float:
+        return smallest + (largest - smallest) * float(rng.random()) ** self._smallness
 
     def _sprite(self, noun: str, style: str, longest_px: float, dye: str | None, rng: np.random.Generator) -> Sprite:
         matrix = jitter_matrix(rng) if dye is None else dye_matrix(dye)

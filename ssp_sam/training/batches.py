@@ -54,7 +54,7 @@ class Batch:
     2), see `Geometry`; image_index: int64 (P,), the image of each target; token_ids: int32 (P, L), zeros for things;
     truth_mask: uint8 (P, 4G, 4G), covered share of each cell of SAM's padded square, 255 for all of it; (P, S, S) or
         (P, S / 2, S / 2) if `masks_on` is "square" or "half-square";
-    truth_grid: float32 (P, N), covered share of each patch of CLIP's padded square;
+    truth_grid: float32 (P, N), covered share of each patch of CLIP's padded square, 1 for the most covered of a target;
     truth_box: float32 (P, 4), centre and size in 0..1 of CLIP's padded square, zeros if absent; absent: bool (P,).
     shown: the things that patches show, where they are asked for.
     image_embedding: float16 (B, D, G, G), what SAM's encoder made of the images earlier; None if it has to be asked.

@@ -50,6 +50,7 @@ class PhaseConfig:
         then on half a cosine, which began with the first epoch, back down to it.
     train_from_epoch: module of `train` -> the epoch, counted from 0, before which it is frozen.
     emphasis: kind of phrase -> how many times as often scenes have it as held-out scenes do.
+    smallness: how much more often small things come than in held-out scenes; see `SceneGenerator`.
     sets: names of the run's data sets that are united; if empty, scenes are drawn.
     random_offset: place CLIP's image anywhere on its square instead of in the middle.
     compare_masks_on: one of `MASK_GRIDS`: the logits' own cells, SAM's square, or the square at half its side, as the
@@ -74,6 +75,7 @@ class PhaseConfig:
     lowest_learning_rate: float = 0.0
     train_from_epoch: Mapping[str, int] = field(default_factory=dict)
     emphasis: Mapping[str, float] = field(default_factory=dict)
+    smallness: float = 1.0
     sets: tuple[str, ...] = ()
     weight_decay: float = 0.0
     decay_all: bool = False
@@ -96,6 +98,7 @@ class PhaseConfig:
             check_range(name, getattr(self, name), at_least=0)
         for name in ("final_learning_rate_share", "lowest_learning_rate"):
             check_range(name, getattr(self, name), at_least=0)
+        check_range("smallness", self.smallness, at_least=1)
         check_range("adam_beta2", self.adam_beta2, above=0, at_most=1)
         objective = OBJECTIVES[self.objective]
         for name, table, allowed in (
@@ -114,8 +117,8 @@ class PhaseConfig:
         for name in PATCH_LOSSES:
             if self.sets and name in self.loss_weights:
                 raise ConfigError(f"the loss {name!r} needs to know what patches show, which only scenes tell")
-        if self.sets and self.emphasis:
-            raise ConfigError("emphasis goes with scenes; the phrases of data sets are as they are")
+        if self.sets and (self.emphasis or self.smallness != 1):
+            raise ConfigError("emphasis and smallness go with scenes; data sets are as they are")
 
     def _check_length(self) -> None:
         if (self.steps > 0) == (self.epochs > 0):

@@ -31,22 +31,28 @@ def autocast(config: RunConfig, device: torch.device) -> torch.autocast:
 
 
 class _PlainAttention(TorchFunctionMode):
-    """Does unmasked attention as two products and a softmax, which is what PyTorch's own plain one does and more.
+    """Does attention without a mask, or with a bias, as two products and a softmax, as PyTorch's own plain one does.
 
-    That one also looks for rows that are masked altogether, three more passes over all scores.
+    That one also looks for rows that are masked altogether, three more passes over all scores. A bias must leave each
+    query something to look at.
     """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is not F.scaled_dot_product_attention or len(args) != 3 or kwargs:
-            return func(*args, **(kwargs or {}))
+        options = kwargs or {}
+        bias = options.get("attn_mask")
+        is_plain = len(args) == 3 and not options.keys() - {"attn_mask"}
+        if func is not F.scaled_dot_product_attention or not is_plain or (bias is not None and bias.dtype == torch.bool):
+            return func(*args, **options)
         query, key, value = args
         device = query.device.type
         if torch.is_autocast_enabled(device):
             query, key, value = (x.to(torch.get_autocast_dtype(device)) for x in args)
         with torch.autocast(device, enabled=False):  # or the softmax would be in 32 bits
             scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+            if bias is not None:
+                scores = scores + bias.to(scores.dtype)
             return scores.softmax(dim=-1) @ value
 
 

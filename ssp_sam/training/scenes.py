@@ -29,9 +29,13 @@ from ssp_sam.training.targets import things_shown
 
 
 def scene_generator(
-    data: DataConfig, split: str, expressions: int = 1, emphasis: Mapping[str, float] = MappingProxyType({})
+    data: DataConfig,
+    split: str,
+    expressions: int = 1,
+    emphasis: Mapping[str, float] = MappingProxyType({}),
+    smallness: float = 1.0,
 ) -> SceneGenerator:
-    """Return what draws the scenes of a configuration, with so many phrases each; emphasis: of `SceneGenerator`."""
+    """Return what draws the scenes of a configuration, with so many phrases each; the last two: of `SceneGenerator`."""
     return SceneGenerator(
         side_px=data.side_px,
         seed=data.seed,
@@ -40,6 +44,7 @@ def scene_generator(
         glyphs=GlyphSet(data.styles),
         vocabulary=data.vocabulary,
         emphasis=emphasis,
+        smallness=smallness,
     )
 
 
@@ -66,7 +71,7 @@ class SceneBatches(Batches):
     """Batches of scenes.
 
     first_scene: number of the phase's first scene, so that phases do not share scenes.
-    random_offset, emphasis: those of `PhaseConfig`.
+    random_offset, emphasis, smallness: those of `PhaseConfig`.
     """
 
     def __init__(
@@ -81,12 +86,13 @@ class SceneBatches(Batches):
         first_scene: int = 0,
         random_offset: bool = False,
         emphasis: Mapping[str, float] = MappingProxyType({}),
+        smallness: float = 1.0,
         share: tuple[int, int] = (0, 1),
     ) -> None:
         super().__init__(images, share)
         self._form, self._data, self._targets = form, data, targets
         self._expressions, self._first_scene, self._random_offset = expressions, first_scene, random_offset
-        self._generator = scene_generator(data, split, expressions, emphasis)
+        self._generator = scene_generator(data, split, expressions, emphasis, smallness)
 
     def __getitem__(self, step: int) -> Batch:
         """Return the batch of a step."""

@@ -87,6 +87,7 @@ def _open_scenes(config: RunConfig, index: int, trainee: Trainee, ranks: Ranks) 
         first_scene=_first_scene(config, index),
         random_offset=phase.random_offset,
         emphasis=phase.emphasis,
+        smallness=phase.smallness,
         share=(ranks.rank, ranks.count),
     )
     held_out = SceneBatches(

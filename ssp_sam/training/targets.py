@@ -19,6 +19,9 @@ CELLS, SQUARE, HALF_SQUARE = MASK_GRIDS = ("cells", "square", "half-square")
 NOTHING, UNCLEAR = -1, -2
 """No thing: a patch that shows none, and one of which that cannot be said."""
 
+SMALL_SHARE_MIN = 0.15
+"""So much of a patch shows a thing well enough to tell what it is, if no patch shows more of it."""
+
 
 class Targets(NamedTuple):
     """Truths of an image's P targets, as `Batch` has them."""
@@ -38,7 +41,7 @@ def targets_of(masks: Sequence[BoolMask], geometry: Geometry, preset: Preset, *,
         if masks_on == CELLS:
             truth_mask = np.rint(cell_means(truth_mask, preset.sam.mask_side)).astype(np.uint8)
     on_clip = np.stack([_place(mask, geometry.clip_hw, geometry.clip_offset_tl, clip_side) for mask in masks])
-    truth_grid = cell_means(on_clip, preset.clip.grid).reshape(len(masks), -1) / 255
+    truth_grid = _stretched(cell_means(on_clip, preset.clip.grid).reshape(len(masks), -1) / 255)
     boxes = np.stack([_box(mask, geometry, clip_side) for mask in masks])
     return Targets(truth_mask, truth_grid.astype(np.float32), boxes)
 
@@ -46,14 +49,28 @@ def targets_of(masks: Sequence[BoolMask], geometry: Geometry, preset: Preset, *,
 def things_shown(masks: Sequence[BoolMask], geometry: Geometry, preset: Preset) -> npt.NDArray[np.int64]:
     """Return (N,), which of things each patch of CLIP's padded square shows, by their masks, bool (H, W).
 
-    A patch that no thing touches shows `NOTHING`; one that is touched, but not covered by half by any, is `UNCLEAR`.
+    A patch that no thing touches shows `NOTHING`; one that is touched, but not covered by half by any, is `UNCLEAR`,
+    unless it is what shows most of a thing that covers no patch by half.
     """
     clip_side, cells = preset.clip.image_side_px, preset.clip.grid
     on_clip = np.stack([_place(mask, geometry.clip_hw, geometry.clip_offset_tl, clip_side) for mask in masks])
     covered = cell_means(on_clip, cells).reshape(len(masks), -1) / 255  # (things, N)
     most = covered.argmax(axis=0)
     shown = np.where(covered.max(axis=0) >= 0.5, most, UNCLEAR)
+    for thing in np.flatnonzero(covered.max(axis=1) < 0.5):
+        best = covered[thing].argmax()
+        if most[best] == thing and covered[thing, best] >= SMALL_SHARE_MIN:
+            shown[best] = thing
     return np.where(covered.sum(axis=0) < 0.02, NOTHING, shown)
+
+
+def _stretched(covered: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return shares (P, N) of patches, of each target such that the most covered patch counts as covered altogether.
+
+    Else nothing would ever be sure to be where a small thing is.
+    """
+    most = covered.max(axis=1, keepdims=True)
+    return np.divide(covered, most, out=np.zeros_like(covered), where=most > 0)
 
 
 def _half_square(mask: BoolMask, size_hw: tuple[int, int], side: int) -> UInt8Array:

@@ -8,7 +8,8 @@ def test_attention_for_training_is_attention() -> None:
     generator = torch.Generator().manual_seed(3)
     inputs = [torch.randn(2, 3, length, 8, generator=generator, requires_grad=True) for length in (5, 7, 7)]
     seen = torch.rand(2, 1, 1, 7, generator=generator) < 0.6
-    for mask in (None, seen):
+    bias = torch.randn(2, 3, 5, 7, generator=generator)
+    for mask in (None, seen, bias):
         expected = F.scaled_dot_product_attention(*inputs, attn_mask=mask)
         gradients = torch.autograd.grad(expected.square().sum(), inputs)
         with attention_for_training(torch.device("cpu")):
