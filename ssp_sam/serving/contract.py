@@ -10,7 +10,7 @@ one batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -368,8 +368,8 @@ def segment_model(preset: Preset) -> Model:
     )
 
 
-def phrases_model(preset: Preset, embedding_dtype: str) -> Model:
-    """Return what `segment` calls when it has the features of an image."""
+def phrases_model(preset: Preset, embedding_dtype: str, stages: Iterable[Model]) -> Model:
+    """Return what `segment` calls when it has the features of images; a call may have as many rows as any stage."""
     return Model(
         SEGMENT_PHRASES,
         "features of an image and phrases -> masks: the stages of phrases, joined by Triton itself",
@@ -382,7 +382,7 @@ def phrases_model(preset: Preset, embedding_dtype: str) -> Model:
             MASK_THRESHOLD,
         ),
         outputs=answer_tensors(preset),
-        max_batch_size=1,
+        max_batch_size=min(stage.max_batch_size for stage in stages if stage.name in PHRASE_STAGES),
         backend=ENSEMBLE,
         steps=PHRASE_STAGES,
     )
@@ -405,5 +405,6 @@ def all_models(preset: Preset, embedding_dtype: str, backend: str = PYTHON) -> I
     """Yield every model of a repository; backend: one of BACKENDS."""
     yield segment_model(preset)
     yield ensemble_model(preset)
-    yield phrases_model(preset, embedding_dtype)
-    yield from (stage_models if backend == PYTHON else onnx_stage_models)(preset, embedding_dtype)
+    stages = (stage_models if backend == PYTHON else onnx_stage_models)(preset, embedding_dtype)
+    yield phrases_model(preset, embedding_dtype, stages)
+    yield from stages

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from ssp_sam.errors import (
 from ssp_sam.limits import check_image_bytes
 from ssp_sam.serving import contract
 from ssp_sam.serving.feature_cache import FeatureCache
+from ssp_sam.serving.model_calls import CallModel, JoinedCalls, ModelCall
 from ssp_sam.serving.stages import check_threshold, decode_expressions, mask_encoder
 from ssp_sam.tokenizer import tokenize
 
@@ -30,23 +31,6 @@ Array = npt.NDArray[Any]
 T = TypeVar("T")
 
 _TIME_IS_UP = "the time allowed for the request ran out on the server"
-
-
-@dataclass(frozen=True)
-class ModelCall:
-    """One row for a model of the server: inputs by name, with the batch dimension of 1, and the outputs wanted."""
-
-    model: str
-    inputs: Mapping[str, Array]
-    outputs: Sequence[str]
-    timeout_s: float | None = None
-
-
-class CallModel(Protocol):
-    """Makes a call and returns its outputs by name, with the batch dimension of 1; raises SegmentationError."""
-
-    async def __call__(self, call: ModelCall) -> dict[str, Array]:
-        """See above."""
 
 
 @dataclass(frozen=True)
@@ -96,15 +80,27 @@ class SegmentRequest:
 class Orchestrator:
     """Answers requests by calling the stages; many requests are in flight at once on one event loop.
 
-    A request beyond `max_in_flight` is refused at once: a queue that only grows helps nobody.
+    A request beyond `max_in_flight` is refused at once: a queue that only grows helps nobody. phrase_calls: as many
+    calls are under way at once that lead phrases through the stages; requests that come meanwhile are joined to calls
+    of up to `rows_per_call` of them (see `JoinedCalls`) and `preset.phrases_per_chunk` phrases.
     """
 
     def __init__(
-        self, preset: Preset, call: CallModel, cache: FeatureCache[ImageFeatures], *, max_in_flight: int
+        self,
+        preset: Preset,
+        call: CallModel,
+        cache: FeatureCache[ImageFeatures],
+        *,
+        max_in_flight: int,
+        phrase_calls: int,
+        rows_per_call: int,
     ) -> None:
         self.call = call
+        self.rows_per_call = rows_per_call
+        self.call_phrases = JoinedCalls(call, at_once=phrase_calls, rows_max=self._rows_max)
         self.cache = cache
         self.max_in_flight = max_in_flight
+        self.phrases_per_chunk = preset.phrases_per_chunk
         self.in_flight = 0
         self.rejected = 0
         self.sam_image = contract.sam_image(preset).name
@@ -144,7 +140,11 @@ class Orchestrator:
         }
         # Triton takes none to mean all.
         outputs = sorted(request.outputs - {contract.IMAGE_ID.name}) or [contract.SCORE.name]
-        return await self.call(ModelCall(contract.SEGMENT_PHRASES, inputs, outputs, _time_left_s(request)))
+        return await self.call_phrases(ModelCall(contract.SEGMENT_PHRASES, inputs, outputs, _time_left_s(request)))
+
+    def _rows_max(self, call: ModelCall) -> int:
+        phrases = call.inputs[contract.EXPRESSIONS.name].shape[1]
+        return max(1, min(self.rows_per_call, self.phrases_per_chunk // phrases))
 
     async def _image_features(self, request: SegmentRequest) -> tuple[str, ImageFeatures]:
         if request.image_id is not None:

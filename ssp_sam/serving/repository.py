@@ -42,6 +42,7 @@ FORMAT_VERSION = 1
 FEATURE_CACHE_MIB = 512
 MAX_IN_FLIGHT = 256
 CALL_THREADS = 64
+PHRASE_CALLS = 4
 
 _MODEL_PY = '''"""Triton model `{name}`: {summary}."""
 
@@ -227,11 +228,15 @@ def model_parameters(model: contract.Model, preset: Preset, manifest: Manifest) 
     if model.backend != contract.PYTHON:
         return {}
     if model.name == contract.SEGMENT:
+        models = contract.all_models(preset, manifest.embedding_dtype, manifest.backend)
+        (phrases,) = (other for other in models if other.name == contract.SEGMENT_PHRASES)
         return {
             "preset": preset.name,
             "feature_cache_mib": str(FEATURE_CACHE_MIB),
             "max_in_flight": str(MAX_IN_FLIGHT),
             "call_threads": str(CALL_THREADS),
+            "phrase_calls": str(PHRASE_CALLS),
+            "rows_per_call": str(phrases.max_batch_size),
         }
     parameters = {"stage": model.name, "preset": preset.name}
     if model.name == contract.POSTPROCESS:

@@ -22,7 +22,8 @@ from ssp_sam.config import get_preset
 from ssp_sam.errors import DeadlineExceededError, SegmentationError, UnavailableError, error_from_message
 from ssp_sam.serving import contract
 from ssp_sam.serving.feature_cache import FeatureCache
-from ssp_sam.serving.orchestrator import ModelCall, Orchestrator, SegmentRequest
+from ssp_sam.serving.model_calls import ModelCall
+from ssp_sam.serving.orchestrator import Orchestrator, SegmentRequest
 from ssp_sam.serving.stage_model import to_tensor, triton_error
 from ssp_sam.serving.stages import Array
 
@@ -57,6 +58,8 @@ class SegmentModel:
             self.stages,
             FeatureCache(int(parameters["feature_cache_mib"]) * 2**20),
             max_in_flight=int(parameters["max_in_flight"]),
+            phrase_calls=int(parameters["phrase_calls"]),
+            rows_per_call=int(parameters["rows_per_call"]),
         )
         self.loop = asyncio.new_event_loop()
         # A request blocks one of these threads while its phrases pass the stages, and more while its image does.
@@ -170,7 +173,7 @@ class ModelCaller:
 
 
 def call_model(call: ModelCall) -> dict[str, Array]:
-    """Send one row to a model of this server and return copies of its outputs."""
+    """Send rows to a model of this server and return copies of its outputs."""
     request = pb_utils.InferenceRequest(
         model_name=call.model,
         requested_output_names=list(call.outputs),

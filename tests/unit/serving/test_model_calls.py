@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ssp_sam.errors import InvalidArgumentError, SegmentationError
+from ssp_sam.serving.model_calls import JoinedCalls, ModelCall
+from ssp_sam.serving.stages import Array
+
+
+class Doubler:
+    """A `CallModel` that doubles its rows; a row with a negative number is refused, with all that share its call."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[float]] = []
+        self.timeouts_s: list[float | None] = []
+        self.under_way = self.most_under_way = 0
+        self.gate = asyncio.Event()
+
+    async def __call__(self, call: ModelCall) -> dict[str, Array]:
+        values = call.inputs["x"]
+        self.calls.append(values[:, 0].tolist())
+        self.timeouts_s.append(call.timeout_s)
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            await self.gate.wait()
+        finally:
+            self.under_way -= 1
+        if (values < 0).any():
+            raise InvalidArgumentError(f"negative: {values[:, 0].tolist()}")
+        return {name: 2 * values for name in call.outputs}
+
+
+def one(value: float, *, width: int = 1, output: str = "y", timeout_s: float | None = None) -> ModelCall:
+    return ModelCall("doubler", {"x": np.full((1, width), float(value))}, [output], timeout_s)
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(main, 30))
+
+
+async def begin(joined: JoinedCalls, *calls: ModelCall) -> list[asyncio.Task[dict[str, Array]]]:
+    tasks = [asyncio.ensure_future(joined(call)) for call in calls]
+    await asyncio.sleep(0.01)
+    return tasks
+
+
+def test_who_finds_room_begins_at_once_and_who_comes_meanwhile_is_joined() -> None:
+    async def main() -> None:
+        model = Doubler()
+        joined = JoinedCalls(model, at_once=2, rows_max=lambda call: 3)
+        tasks = await begin(joined, *(one(n) for n in range(7)))
+        assert model.calls == [[0], [1]]
+        model.gate.set()
+        answers = await asyncio.gather(*tasks)
+        assert [answer["y"].tolist() for answer in answers] == [[[2 * n]] for n in range(7)]
+        assert model.calls == [[0], [1], [2, 3, 4], [5, 6]]
+
+    run(main())
+
+
+def test_calls_of_other_forms_stay_apart_and_the_first_to_come_goes_first() -> None:
+    async def main() -> None:
+        model = Doubler()
+        joined = JoinedCalls(model, at_once=1, rows_max=lambda call: 8)
+        calls = [one(0), one(1), one(2, width=2), one(3), one(4, output="z"), one(5, width=2)]
+        tasks = await begin(joined, *calls)
+        model.gate.set()
+        answers = await asyncio.gather(*tasks)
+        assert model.calls == [[0], [1, 3], [2, 5], [4]]
+        for call, answer in zip(calls, answers, strict=True):
+            np.testing.assert_array_equal(answer[call.outputs[0]], 2 * call.inputs["x"])
+
+    run(main())
+
+
+def test_how_many_are_joined_is_asked_of_the_call() -> None:
+    async def main() -> None:
+        model = Doubler()
+        joined = JoinedCalls(model, at_once=1, rows_max=lambda call: 4 // call.inputs["x"].shape[1])
+        tasks = await begin(joined, one(0), *(one(n, width=2) for n in range(1, 4)))
+        model.gate.set()
+        await asyncio.gather(*tasks)
+        assert model.calls == [[0], [1, 2], [3]]
+
+    run(main())
+
+
+def test_a_call_that_nobody_waits_for_is_not_made() -> None:
+    async def main() -> None:
+        model = Doubler()
+        joined = JoinedCalls(model, at_once=1, rows_max=lambda call: 8)
+        first, gone, last = await begin(joined, one(0), one(1), one(2))
+        gone.cancel()
+        await asyncio.sleep(0)
+        model.gate.set()
+        await asyncio.gather(first, last)
+        assert model.calls == [[0], [2]]
+
+    run(main())
+
+
+def test_who_gives_up_during_a_call_spoils_nothing() -> None:
+    async def main() -> None:
+        model = Doubler()
+        joined = JoinedCalls(model, at_once=1, rows_max=lambda call: 8)
+        tasks = await begin(joined, one(0), one(1), one(2))
+        model.gate.set()
+        await tasks[0]
+        model.gate.clear()
+        await asyncio.sleep(0.01)
+        tasks[1].cancel()
+        model.gate.set()
+        assert (await tasks[2])["y"].tolist() == [[4]]
+        assert (await joined(one(7)))["y"].tolist() == [[14]]
+
+    run(main())
+
+
+def test_an_error_is_that_of_its_own_row_and_the_others_are_answered() -> None:
+    async def main() -> None:
+        model = Doubler()
+        joined = JoinedCalls(model, at_once=1, rows_max=lambda call: 8)
+        tasks = await begin(joined, one(0), one(1), one(-2), one(3))
+        model.gate.set()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert model.calls[:2] == [[0], [1, -2, 3]]
+        assert isinstance(answers[2], InvalidArgumentError)
+        assert answers[2].message == "negative: [-2.0]"
+        assert [answers[n]["y"].tolist() for n in (0, 1, 3)] == [[[0]], [[2]], [[6]]]
+        assert (await joined(one(7)))["y"].tolist() == [[14]]  # there is room again
+
+    run(main())
+
+
+def test_an_error_that_is_not_the_models_reaches_all_and_frees_the_room() -> None:
+    async def broken(call: ModelCall) -> dict[str, Array]:
+        raise RuntimeError("broken")
+
+    async def main() -> None:
+        joined = JoinedCalls(broken, at_once=1, rows_max=lambda call: 8)
+        tasks = await begin(joined, *(one(n) for n in range(3)))
+        for error in await asyncio.gather(*tasks, return_exceptions=True):
+            assert isinstance(error, RuntimeError)
+            assert not isinstance(error, SegmentationError)
+
+    run(main())
+
+
+@pytest.mark.parametrize(("timeouts_s", "at_most"), [((5.0, 9.0), 9.0), ((5.0, None), None)])
+def test_a_joined_call_may_last_as_long_as_its_most_patient_row(
+    timeouts_s: tuple[float, float | None], at_most: float | None
+) -> None:
+    async def main() -> None:
+        model = Doubler()
+        joined = JoinedCalls(model, at_once=1, rows_max=lambda call: 8)
+        tasks = await begin(joined, one(0), *(one(1, timeout_s=timeout_s) for timeout_s in timeouts_s))
+        model.gate.set()
+        await asyncio.gather(*tasks)
+        found = model.timeouts_s[1]
+        if at_most is None:
+            assert found is None
+        else:
+            assert found is not None
+            assert at_most - 1 < found < at_most  # the time that it waited is gone
+
+    run(main())
+
+
+def test_many_calls_in_any_order_get_their_own_answers_in_few_calls() -> None:
+    async def main() -> None:
+        model = Doubler()
+        model.gate.set()
+        joined = JoinedCalls(model, at_once=3, rows_max=lambda call: 8)
+        rng = np.random.default_rng(0)
+
+        async def ask(value: int) -> None:
+            await asyncio.sleep(float(rng.random()) * 0.02)
+            width = int(rng.integers(1, 3))
+            answer = await joined(one(value, width=width))
+            assert answer["y"].tolist() == [[2 * value] * width]
+
+        began_s = time.monotonic()
+        await asyncio.gather(*(ask(value) for value in range(500)))
+        assert time.monotonic() - began_s < 20
+        assert model.most_under_way <= 3
+        assert sorted(value for call in model.calls for value in call) == list(range(500))
+        assert max(map(len, model.calls)) <= 8
+
+    run(main())
