@@ -43,7 +43,11 @@ class _PlainAttention(TorchFunctionMode):
         options = kwargs or {}
         bias = options.get("attn_mask")
         is_plain = len(args) == 3 and not options.keys() - {"attn_mask"}
-        if func is not F.scaled_dot_product_attention or not is_plain or (bias is not None and bias.dtype == torch.bool):
+        if (
+            func is not F.scaled_dot_product_attention
+            or not is_plain
+            or (bias is not None and bias.dtype == torch.bool)
+        ):
             return func(*args, **options)
         query, key, value = args
         device = query.device.type

@@ -105,7 +105,8 @@ def test_parameters_are_what_the_stages_read() -> None:
             continue
         assert parameters["preset"] == "tiny"
         if name == contract.SEGMENT:
-            assert all(int(parameters[key]) > 0 for key in ("feature_cache_mib", "max_in_flight", "call_threads"))
+            settings = ("feature_cache_mib", "max_in_flight", "call_threads", "phrase_calls", "rows_per_call")
+            assert all(int(parameters[key]) > 0 for key in settings)
         else:
             assert parameters["stage"] == name
         if name == contract.POSTPROCESS:

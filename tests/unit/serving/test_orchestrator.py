@@ -91,9 +91,7 @@ def from_stages(stages: Mapping[str, Stage]) -> Callable[[str, Mapping[str, Arra
     return answer
 
 
-def orchestrator(
-    call: Call, *, max_in_flight: int = 100, budget: int = 2**30, phrase_calls: int = 4
-) -> Orchestrator:
+def orchestrator(call: Call, *, max_in_flight: int = 100, budget: int = 2**30, phrase_calls: int = 4) -> Orchestrator:
     return Orchestrator(
         TINY,
         call,
