@@ -167,7 +167,8 @@ class SceneGenerator:
         return canvas.image(), canvas.things()[-1]
 
     def _size(self, smallest: float, largest: float, rng: np.random.Generator) -> float:
-        return smallest + (largest - smallest) * float(rng.random()) ** self._smallness
+        share: float = rng.random() ** self._smallness
+        return smallest + (largest - smallest) * share
 
     def _sprite(self, noun: str, style: str, longest_px: float, dye: str | None, rng: np.random.Generator) -> Sprite:
         matrix = jitter_matrix(rng) if dye is None else dye_matrix(dye)

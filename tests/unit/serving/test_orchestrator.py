@@ -82,10 +82,10 @@ def from_stages(stages: Mapping[str, Stage]) -> Callable[[str, Mapping[str, Arra
         rows = len(next(iter(inputs.values())))
         known = [{name: values[row] for name, values in inputs.items()} for row in range(rows)]
         for stage in MODELS[model].steps or (model,):
-            for row, answered in zip(known, stages[stage].run(known), strict=True):
+            for row, answered in enumerate(stages[stage].run(known)):
                 if isinstance(answered, SegmentationError):
                     raise answered
-                row |= answered
+                known[row] |= answered
         return {name: np.stack([row[name] for row in known]) for name in known[0]}
 
     return answer
