@@ -89,6 +89,16 @@ def test_things_are_sometimes_hidden_in_part_and_nouns_often_come_twice(scenes: 
     assert 0.5 < np.mean(repeated) < 0.9
 
 
+def test_smallness_makes_things_smaller_and_nothing_else() -> None:
+    plain, small = (
+        [SceneGenerator(side_px=128, smallness=smallness).scene(n) for n in range(60)] for smallness in (1.0, 2.0)
+    )
+    sizes = [[np.sqrt(thing.full_area_px) for scene in scenes for thing in scene.things] for scenes in (plain, small)]
+    assert np.mean(sizes[1]) < 0.9 * np.mean(sizes[0])
+    assert np.min(sizes[1]) > 0.9 * np.min(sizes[0])
+    assert [len(scene.things) for scene in small] == [len(scene.things) for scene in plain]
+
+
 def test_a_scene_does_not_depend_on_what_was_drawn_before() -> None:
     forwards, backwards = SceneGenerator(seed=3), SceneGenerator(seed=3)
     first = [digest(forwards.scene(index)) for index in range(12)]
@@ -129,6 +139,7 @@ def test_splits_seeds_and_numbers_share_no_scene() -> None:
             {"vocabulary": ["dog", "cat"]},
             "the vocabulary holds 2 nouns; at least 8, so that something",
         ),
+        ({"smallness": 0.9}, "smallness is 0.9; at least 1"),
         ({"emphasis": {"sizes": 2.0}}, "emphasis names sizes; there are noun, position, size, "),
     ],
 )

@@ -32,13 +32,34 @@ def test_a_patch_shows_the_noun_that_covers_half_of_it() -> None:
     assert (shown == NOTHING).sum() == 24 * 24 - 6
 
 
-def test_a_grid_holds_the_means_of_its_cells() -> None:
+def test_a_thing_too_small_for_half_a_patch_is_shown_by_the_patch_that_shows_most_of_it() -> None:
+    preset = get_preset("mini336")  # patches of 14 pixels
+    masks = np.zeros((3, 336, 336), dtype=bool)
+    masks[0, 5:13, 8:16] = True  # 48 and 16 of 196 pixels
+    masks[1, 28:31, 0:10] = True  # 30: too little to tell what it is
+    masks[2, 56:66, 0:14] = True  # most of its patch,
+    masks[2, 66:70, 6:14] = True
+    masks[1, 66:70, 0:6] = True  # which therefore does not show this
+    shown = things_shown(list(masks), geometry_of((336, 336), preset), preset).reshape(24, 24)
+    assert shown[0, :3].tolist() == [0, UNCLEAR, NOTHING]
+    assert shown[2, 0] == 1  # 30 of 196 are just enough
+    assert shown[4, 0] == 2
+    masks[1, 28:31, 0:10] = False
+    assert 1 not in things_shown(list(masks), geometry_of((336, 336), preset), preset)
+
+
+def test_a_grid_holds_the_means_of_its_cells_stretched_to_1() -> None:
     rng = np.random.default_rng(0)
     mask = rng.random((336, 336)) < 0.3
     preset = get_preset("mini336")
     found = targets_of([mask], geometry_of(mask.shape, preset), preset, masks_on="cells").truth_grid[0]
     slow = [mask[14 * row : 14 * row + 14, 14 * col : 14 * col + 14].mean() for row in range(24) for col in range(24)]
-    np.testing.assert_allclose(found, slow, atol=1e-6)
+    np.testing.assert_allclose(found, np.array(slow) / max(slow), atol=1e-6)
+
+
+def test_the_grid_of_something_absent_is_empty() -> None:
+    preset, mask = get_preset("mini336"), np.zeros((336, 336), dtype=bool)
+    assert not targets_of([mask], geometry_of(mask.shape, preset), preset, masks_on="cells").truth_grid.any()
 
 
 def test_logits_are_enlarged_then_halved() -> None:

@@ -65,8 +65,10 @@ def test_mistakes_in_a_run_are_named(run_table: dict[str, Any], changes: dict[st
         ),
         (
             {"sets": ["refcoco"], "emphasis": {"size": 2.0}},
-            r"emphasis goes with scenes; the phrases of data sets are as they are",
+            r"emphasis and smallness go with scenes; data sets are as they are",
         ),
+        ({"sets": ["refcoco"], "smallness": 2.0}, r"emphasis and smallness go with scenes"),
+        ({"smallness": 0.5}, r"smallness"),
         ({"emphasis": {"colours": 2.0}}, r"a name in emphasis 'colours' is unknown; allowed are noun, position, size"),
         ({"optimizer": "sgd"}, r"optimizer 'sgd' is unknown; allowed are adamw, muon"),
         ({"sets": "refcoco"}, r"phases\[0\]: sets must be a list"),
