@@ -177,7 +177,7 @@ PRESETS: dict[str, Preset] = {
             ),
             ssp=SspConfig(width=256, attention_heads=4, prompt_tokens=16, layers=3, heads=4, ffn=512),
             text_positions=28,
-            phrases_per_chunk=16,
+            phrases_per_chunk=32,
             cpu_runtimes={
                 "sam_image_encoder": ("openvino bf16", "torch bf16"),
                 "clip_image_encoder": ("openvino bf16", "torch bf16"),

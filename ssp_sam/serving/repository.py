@@ -42,7 +42,7 @@ FORMAT_VERSION = 1
 FEATURE_CACHE_MIB = 512
 MAX_IN_FLIGHT = 256
 CALL_THREADS = 64
-PHRASE_CALLS = 4
+PHRASE_CALLS = 3
 
 _MODEL_PY = '''"""Triton model `{name}`: {summary}."""
 

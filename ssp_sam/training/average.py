@@ -1,6 +1,6 @@
 """Average checkpoints of one preset that have a run in common: often better than any of them.
 
-`python -m ssp_sam.training.average --checkpoint model_repository --checkpoint runs/tiny/last.safetensors --out mean.safetensors`
+`python -m ssp_sam.training.average --checkpoint repository --checkpoint last.safetensors --out mean.safetensors`
 
 Weights that were trained on from the same ones, with different data or rates, lie in one valley of the loss, and their
 mean closer to its bottom ("model soups", arXiv 2203.05482). Weights that were drawn apart have no mean worth anything.
