@@ -17,8 +17,13 @@ from ssp_sam.errors import InvalidArgumentError
 PRECISIONS = ("fp32", "bf16", "fp16")
 DTYPES = ("auto", *PRECISIONS)
 TORCH, OPENVINO = "torch", "openvino"
-# Any of these, and the CPU has instructions for products of such numbers.
-_CPU_FLAGS = {"bf16": {"avx512_bf16", "amx_bf16"}, "fp16": {"avx512_fp16", "amx_fp16"}}
+# A CPU that all of one of these are told of multiplies such numbers faster than float32. Instructions alone do not make
+# it so: on an Intel CPU with avx512_bf16 and avx512_fp16 whose AMX a virtual machine hid, 16 bits were slower in every
+# stage (docs/performance.md); AMD's have avx512_bf16 on as many ports as float32.
+_FASTER_THAN_FP32 = {
+    "bf16": ({"amx_bf16"}, {"AuthenticAMD", "avx512_bf16"}),
+    "fp16": ({"amx_fp16"},),
+}
 
 _MEBIBYTE = 1 << 20
 _GLIBC_PARAMETERS = {
@@ -45,7 +50,8 @@ class Runtime:
 
         "auto" is float16 on a GPU: inference needs no more range than it has, and bfloat16's 8 bits move the edges of
         masks more than its 11. On a CPU "auto" is the first of `on_cpu` ("openvino bf16": engine and precision) whose
-        engine is installed and whose precision the CPU multiplies natively, or else float32 in PyTorch.
+        engine is installed and whose precision is float32 or one that the CPU multiplies faster, or else float32 in
+        PyTorch.
         """
         if dtype not in DTYPES:
             raise InvalidArgumentError(f"unknown dtype {dtype!r}; allowed: {', '.join(DTYPES)}")
@@ -54,7 +60,7 @@ class Runtime:
         if device.startswith("cuda"):
             return cls(TORCH, "fp16", device)
         for engine, precision in (runtime.split() for runtime in on_cpu):
-            if _is_native_on_cpu(precision) and importlib.util.find_spec(engine):
+            if _is_worth_it_on_cpu(precision) and importlib.util.find_spec(engine):
                 return cls(engine, precision, device)
         return cls(TORCH, "fp32", device)
 
@@ -71,18 +77,20 @@ def stage_runtime(stage: str, preset: Preset, device: str, dtype: str) -> Runtim
     return Runtime.choose(device, dtype, on_cpu=preset.cpu_runtimes.get(stage, ()))
 
 
-def _is_native_on_cpu(precision: str) -> bool:
-    """Say whether this CPU multiplies matrices of a type faster than float32 ones."""
-    return precision == "fp32" or not _CPU_FLAGS[precision].isdisjoint(_cpu_flags())
+def _is_worth_it_on_cpu(precision: str) -> bool:
+    """Say whether this CPU multiplies matrices of a type at least as fast as float32 ones."""
+    return precision == "fp32" or any(words <= _cpu_words() for words in _FASTER_THAN_FP32[precision])
 
 
-def _cpu_flags() -> frozenset[str]:
-    """Return what instructions Linux says that this CPU has; none where it says nothing."""
+def _cpu_words() -> frozenset[str]:
+    """Return who made this CPU and what instructions it has, in Linux's words; none where it says nothing."""
+    words: set[str] = set()
     with contextlib.suppress(FileNotFoundError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("flags"):
-                return frozenset(line.partition(":")[2].split())
-    return frozenset()
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
+        for line in first.splitlines():
+            if line.startswith(("vendor_id", "flags")):
+                words.update(line.partition(":")[2].split())
+    return frozenset(words)
 
 
 def cpu_threads(threads: str = "all") -> int:

@@ -1,4 +1,4 @@
-"""Networks that OpenVINO computes: on a CPU with bfloat16 instructions they are faster than PyTorch's."""
+"""Networks that OpenVINO computes: on a CPU they are faster than PyTorch's."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from ssp_sam.networks.torch_network import TorchNetwork, place
 from ssp_sam.runtime import Runtime, cpu_threads, stage_runtime
 
 TINY = get_preset("tiny")
-WITHOUT_BF16, WITH_BF16 = frozenset({"avx2"}), frozenset({"avx2", "avx512_bf16"})
+WITH_BF16 = frozenset({"AuthenticAMD", "avx2", "avx512_bf16"})
 
 
 def test_a_cpu_computes_in_float32_unless_told_otherwise() -> None:
@@ -25,19 +25,29 @@ def test_a_cpu_computes_in_float32_unless_told_otherwise() -> None:
     assert Runtime.choose("cpu", "bf16").name == "torch bf16"
 
 
-@pytest.mark.parametrize(("flags", "name"), [(WITH_BF16, "openvino bf16"), (WITHOUT_BF16, "torch fp32")])
-def test_a_stage_computes_in_16_bits_only_where_the_cpu_has_instructions_for_it(
-    flags: frozenset[str], name: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (WITH_BF16, "openvino bf16"),
+        (frozenset({"GenuineIntel", "avx512_bf16", "amx_bf16"}), "openvino bf16"),
+        (frozenset({"GenuineIntel", "avx512_bf16", "avx512_fp16"}), "openvino fp32"),
+        (frozenset({"AuthenticAMD", "avx2"}), "openvino fp32"),
+        (frozenset(), "openvino fp32"),
+    ],
+)
+def test_a_stage_computes_in_16_bits_only_where_the_cpu_is_faster_so(
+    words: frozenset[str], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "_cpu_flags", lambda: flags)
+    monkeypatch.setattr(runtime, "_cpu_words", lambda: words)
     assert stage_runtime("sam_image_encoder", TINY, "cpu", "auto").name == name
+    assert stage_runtime("mask_decoder", TINY, "cpu", "auto").name == name
     assert stage_runtime("sam_image_encoder", TINY, "cpu", "fp32").name == "torch fp32"
     assert stage_runtime("mask_decoder", get_preset("b224"), "cpu", "auto").name == "torch fp32"
 
 
 def test_what_is_not_installed_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr(runtime, "_cpu_flags", lambda: WITH_BF16)
+    monkeypatch.setattr(runtime, "_cpu_words", lambda: WITH_BF16)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else find(name))
     assert stage_runtime("sam_image_encoder", TINY, "cpu", "auto").name == "torch bf16"
     assert stage_runtime("ssp_prompt_generator", TINY, "cpu", "auto").name == "torch fp32"
@@ -55,11 +65,11 @@ def test_an_unknown_dtype_is_answered_with_the_known_ones() -> None:
 
 
 def test_linux_tells_what_the_cpu_can() -> None:
-    flags = runtime._cpu_flags()
+    words = runtime._cpu_words()
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     for flag in ("avx2", "avx512_bf16", "amx_bf16"):
         if flag in capabilities:
-            assert (flag in flags) == capabilities[flag]
+            assert (flag in words) == capabilities[flag]
 
 
 def test_weights_of_products_are_kept_in_the_precision_of_the_products_and_all_else_is_not() -> None:
