@@ -60,7 +60,7 @@ class Runtime:
         if device.startswith("cuda"):
             return cls(TORCH, "fp16", device)
         for engine, precision in (runtime.split() for runtime in on_cpu):
-            if _is_worth_it_on_cpu(precision) and importlib.util.find_spec(engine):
+            if cpu_gains_from(precision) and importlib.util.find_spec(engine):
                 return cls(engine, precision, device)
         return cls(TORCH, "fp32", device)
 
@@ -77,7 +77,7 @@ def stage_runtime(stage: str, preset: Preset, device: str, dtype: str) -> Runtim
     return Runtime.choose(device, dtype, on_cpu=preset.cpu_runtimes.get(stage, ()))
 
 
-def _is_worth_it_on_cpu(precision: str) -> bool:
+def cpu_gains_from(precision: str) -> bool:
     """Say whether this CPU multiplies matrices of a type at least as fast as float32 ones."""
     return precision == "fp32" or any(words <= _cpu_words() for words in _FASTER_THAN_FP32[precision])
 

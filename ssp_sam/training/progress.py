@@ -28,6 +28,10 @@ class Progress:
         self._sums.clear()
         self._tell("phase", step, f"{step} of {steps} steps are done")
 
+    def note(self, text: str) -> None:
+        """Something that the reader should know before the run begins."""
+        self._tell("note", 0, text)
+
     def data(self, phase: str, counts: Mapping[str, int]) -> None:
         """The data of a phase that is about to begin are open: what there is, by name."""
         self._phase, self._steps = phase, 0
@@ -79,7 +83,8 @@ class Progress:
     def _tell(self, event: str, step: int, text: str, **values: Any) -> None:
         if self._quiet:
             return
-        print(f"{time.strftime('%H:%M:%S')}  {self._phase} {step}/{self._steps}  {text}", flush=True)
+        place = f"{self._phase} {step}/{self._steps}  " if self._phase else ""
+        print(f"{time.strftime('%H:%M:%S')}  {place}{text}", flush=True)
         now = round(time.time(), 1)
         record = {"event": event, "time": now, "phase": self._phase, "step": step, "steps": self._steps, **values}
         with self._file.open("a", encoding="utf-8") as file:

@@ -13,7 +13,7 @@ import torch
 
 from ssp_sam.config import get_preset
 from ssp_sam.preprocess import UInt8Array
-from ssp_sam.runtime import keep_freed_memory
+from ssp_sam.runtime import cpu_gains_from, keep_freed_memory
 from ssp_sam.training.config import ConfigError, PhaseConfig, RunConfig, parse_config
 from ssp_sam.training.embeddings import EmbeddingFiles, encode_image
 from ssp_sam.training.files import load_state, save_state, save_weights
@@ -57,6 +57,10 @@ class Run:
         self._phase_index, self._step, self._best_giou = 0, 0, -1.0
         self._learner_state: dict[str, Any] | None = None  # read from the folder, until its phase goes on
         self._progress = Progress(folder, config.log_every_seconds, quiet=not ranks.is_first)
+        if ranks.device.type == "cpu" and not cpu_gains_from(config.precision):
+            self._progress.note(
+                f"precision is {config.precision}, and this CPU computes faster in fp32; a new run should begin in that"
+            )
         if (folder / STATE_FILE).exists():
             self._restore(load_state(folder / STATE_FILE))
 

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ssp_sam import runtime
 from ssp_sam.config import Preset
 from ssp_sam.evaluation.thumbnails import LONGEST_PX
 from ssp_sam.training.__main__ import main
@@ -171,6 +172,15 @@ def test_every_objective_learns_two_scenes(run_table: dict[str, Any], nano: Pres
         last = learner.step(batch, index)
     assert sum(last.values()) < 0.9 * sum(first.values())
     assert set(last) == set(OBJECTIVES[objective].losses)
+
+
+def test_a_precision_that_only_slows_the_cpu_down_is_told(
+    run_table: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for precision, words, told in (("bf16", set(), 1), ("bf16", {"amx_bf16"}, 0), ("fp32", set(), 0)):
+        monkeypatch.setattr(runtime, "_cpu_words", lambda words=words: frozenset(words))
+        Run(parse_config({**run_table, "precision": precision}, "here"), tmp_path, Ranks(), lambda: False)
+        assert capsys.readouterr().out.count("precision is bf16, and this CPU computes faster in fp32") == told
 
 
 def test_command_line_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
