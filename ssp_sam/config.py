@@ -115,7 +115,7 @@ class Preset:
     text_positions: int = CONTEXT_LENGTH
     phrases_per_chunk: int = 8
     cpu_runtimes: Mapping[str, Sequence[str]] = field(
-        default_factory=lambda: {"sam_image_encoder": ("openvino bf16", "torch bf16", "openvino fp32")}
+        default_factory=lambda: {"sam_image_encoder": ("openvino bf16", "openvino fp32", "torch bf16")}
     )
     cpu_threads: Mapping[str, str] = field(default_factory=lambda: {"sam_image_encoder": "all"})
 
@@ -179,9 +179,9 @@ PRESETS: dict[str, Preset] = {
             text_positions=28,
             phrases_per_chunk=32,
             cpu_runtimes={
-                "sam_image_encoder": ("openvino bf16", "torch bf16", "openvino fp32"),
-                "clip_image_encoder": ("openvino bf16", "torch bf16", "openvino fp32"),
-                "text_encoder": ("openvino bf16", "torch bf16", "openvino fp32"),
+                "sam_image_encoder": ("openvino bf16", "openvino fp32", "torch bf16"),
+                "clip_image_encoder": ("openvino bf16", "openvino fp32", "torch bf16"),
+                "text_encoder": ("openvino bf16", "openvino fp32", "torch bf16"),
                 "ssp_prompt_generator": ("openvino bf16", "openvino fp32"),
                 "mask_decoder": ("openvino bf16", "openvino fp32"),
             },
