@@ -28,6 +28,10 @@ class Name:
         """Whether "a X" and "two Xs" can be said; "the grapes" and "the bread" have one form for one and for many."""
         return self.singular not in ONE_FORM
 
+    def form(self, count: int) -> str:
+        """Return the word for so many things."""
+        return self.singular if count == 1 else self.plural
+
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(" ".join(word.split()) for word in text.split(","))
@@ -41,15 +45,17 @@ ONE_FORM = frozenset(
 )
 
 IRREGULAR_PLURALS = {
+    "cactus": "cacti",
     "ear of corn": "ears of corn",
     "fish": "fish",
     "glass of milk": "glasses of milk",
     "kitchen knife": "kitchen knives",
     "knife": "knives",
     "mouse": "mice",
-    "piece of clothing": "pieces of clothing",
+    "piece of clothing": "clothes",
     "piece of fruit": "pieces of fruit",
     "potato": "potatoes",
+    "scarf": "scarves",
     "sheep": "sheep",
     "tomato": "tomatoes",
 }

@@ -23,6 +23,8 @@ OTHER_COLOUR_SHARE = 0.15  # and has it not, up to this share
 COUNTING_SHARE = 0.75  # of phrases about order: only of three things or more
 
 ABSENT_SHARE = 0.2
+CONTRADICTED_SHARE = 0.5  # of absent relations and colours: the thing is there, but what is said of it is not true
+SEVERAL_SHARE = 0.25  # of absent things in "A and B", relations and colours: said as of several
 SAME_TARGET_SHARE = 0.25  # of phrases for what another phrase of the scene means already: the rest is drawn again
 
 # So often is a phrase for something in the scene looked for before one for something absent takes its place.
@@ -123,10 +125,25 @@ def _relation(view: SceneView) -> _Found | None:
                 continue
             for relation in view.rng.permutation(wording.RELATIONS):
                 held = [holds(relation, thing, other, view.side_px) for thing in members]
-                if None not in held and held.count(True) == 1:
+                if None not in held and any(held):
+                    meant = [thing for thing, holds_it in zip(members, held, strict=True) if holds_it]
                     other_phrase = wording.with_the(other_name.singular, view.rng)
-                    bare = wording.related(name.singular, relation, other_phrase, view.rng)
-                    return bare, name, [members[held.index(True)]]
+                    bare = wording.related(name.form(len(meant)), relation, other_phrase, view.rng)
+                    return bare, name, meant
+    return None
+
+
+def _contradicted_relation(view: SceneView) -> str | None:
+    """Word a relation of two things that are there, which does not hold."""
+    others = [(name, members[0]) for name, members in view.candidates(1, 1, groups=False)]
+    for name, members in view.candidates(1, groups=False):
+        for other_name, other in others:
+            if other_name.members & name.members:
+                continue
+            for relation in view.rng.permutation(wording.RELATIONS):
+                if all(holds(relation, thing, other, view.side_px) is False for thing in members):
+                    other_phrase = wording.with_the(other_name.singular, view.rng)
+                    return wording.related(name.form(len(members)), relation, other_phrase, view.rng)
     return None
 
 
@@ -134,16 +151,34 @@ def _colour(view: SceneView) -> _Found | None:
     for name, members in view.candidates(1):
         shares = np.array([thing.colour_shares for thing in members])  # (things, colours)
         for colour in view.rng.permutation(len(COLOURS)):
-            index = int(np.argmax(shares[:, colour]))
-            others = np.delete(shares[:, colour], index)
-            clear = shares[index, colour] >= COLOUR_SHARE and (others <= OTHER_COLOUR_SHARE).all()
-            if clear and not names_a_colour(name.singular):
-                return wording.coloured(name, COLOURS[colour]), name, [members[index]]
+            has_it, has_it_not = shares[:, colour] >= COLOUR_SHARE, shares[:, colour] <= OTHER_COLOUR_SHARE
+            if has_it.any() and (has_it | has_it_not).all() and not names_a_colour(name.singular):
+                meant = [members[index] for index in np.flatnonzero(has_it)]
+                return wording.coloured(name.form(len(meant)), COLOURS[colour]), name, meant
     return None
 
 
-_SINGLE: dict[str, Callable[[SceneView], _Found | None]] = {
+def _contradicted_colour(view: SceneView) -> str | None:
+    """Word a colour that nothing of a name has."""
+    for name, members in view.candidates(1):
+        if names_a_colour(name.singular):
+            continue
+        shares = np.array([thing.colour_shares for thing in members])  # (things, colours)
+        colours = np.flatnonzero((shares <= OTHER_COLOUR_SHARE).all(axis=0))
+        if len(colours):
+            return wording.coloured(name.form(len(members)), COLOURS[pick(colours.tolist(), view.rng)])
+    return None
+
+
+def _several(view: SceneView) -> _Found | None:
+    for name, members in view.candidates(2, groups=False):
+        return name.plural, name, members
+    return None
+
+
+_OF_A_NAME: dict[str, Callable[[SceneView], _Found | None]] = {
     "noun": _noun,
+    "several": _several,
     "position": _position,
     "size": _size,
     "ordinal": _ordinal,
@@ -151,24 +186,26 @@ _SINGLE: dict[str, Callable[[SceneView], _Found | None]] = {
     "colour": _colour,
 }
 
+# What the parts of "A and B" are, each as often as it stands here.
+_PART_KINDS = ("noun", "noun", "noun", "several", "several", "position", "colour", "size")
+
 
 def _and(view: SceneView) -> tuple[str, list[Thing]] | None:
-    """Two or three single things of different names, each worded in its own way."""
+    """Two or three names, each of a single thing or several and worded in its own way."""
     wanted = 3 if view.rng.random() < 0.15 else 2
     parts: list[_Found] = []
     for _ in range(8):
-        kind = pick(("noun", "noun", "noun", "position", "colour", "size"), view.rng)
-        found = _SINGLE[kind](view)
+        found = _OF_A_NAME[pick(_PART_KINDS, view.rng)](view)
         if found is None:
             continue
         bare, name, _ = found
         # "the cat and the dog on the left" could be two things on the left, so what is said of a noun stands before it.
         apart = all(name.members.isdisjoint(other.members) for _, other, _ in parts)
-        if apart and bare.endswith(name.singular):
+        if apart and bare.endswith((name.singular, name.plural)):
             parts.append(found)
             if len(parts) == wanted:
-                phrase = wording.joined([bare for bare, _, _ in parts], view.rng)
-                return phrase, [thing for _, _, targets in parts for thing in targets]
+                targets = [thing for _, _, meant in parts for thing in meant]
+                return wording.joined([bare for bare, _, _ in parts], len(targets), view.rng), targets
     return None
 
 
@@ -201,7 +238,7 @@ def _present(kind: str, view: SceneView) -> tuple[str, list[Thing]] | None:
         return _all(view)
     if kind == "group":
         return _group(view)
-    found = _SINGLE[kind](view)
+    found = _OF_A_NAME[kind](view)
     if found is None:
         return None
     bare, name, targets = found
@@ -211,6 +248,9 @@ def _present(kind: str, view: SceneView) -> tuple[str, list[Thing]] | None:
 def _absent(kind: str, view: SceneView) -> str:
     """Word a phrase of something that is not there."""
     rng = view.rng
+    contradicted = {"absent-relation": _contradicted_relation, "absent-colour": _contradicted_colour}.get(kind)
+    if contradicted and rng.random() < CONTRADICTED_SHARE and (bare := contradicted(view)):
+        return wording.with_the(bare, rng)
     name = view.absent_name(groups=kind == "absent-group")
     count = int(rng.integers(2, 5))
     if kind == "absent-noun":
@@ -218,7 +258,11 @@ def _absent(kind: str, view: SceneView) -> str:
     if kind in {"absent-all", "absent-group"}:
         return wording.all_of(name, count, rng)
     if kind == "absent-and":
-        return wording.joined([name.singular, view.absent_name().singular], rng)
+        other = name
+        while other.members & name.members:
+            other = view.absent_name()
+        parts = [each.form(1 + (rng.random() < SEVERAL_SHARE)) for each in (name, other)]
+        return wording.joined(parts, 0, rng)
     if kind == "absent-position":
         bare = wording.positioned(name, pick(wording.DIRECTIONS, rng), compare=True, place=True, rng=rng)
     elif kind == "absent-size":
@@ -227,9 +271,10 @@ def _absent(kind: str, view: SceneView) -> str:
         bare = wording.numbered(name, int(rng.integers(count)), pick(wording.SIDES, rng), rng)
     elif kind == "absent-relation":
         other = pick(view.candidates(1, groups=False), rng)[0]
-        bare = wording.related(name.singular, pick(wording.RELATIONS, rng), wording.with_the(other.singular, rng), rng)
+        relation, subject = pick(wording.RELATIONS, rng), name.form(1 + (rng.random() < SEVERAL_SHARE))
+        bare = wording.related(subject, relation, wording.with_the(other.singular, rng), rng)
     else:
-        bare = wording.coloured(name, pick(COLOURS, rng))
+        bare = wording.coloured(name.form(1 + (rng.random() < SEVERAL_SHARE)), pick(COLOURS, rng))
     return wording.with_the(bare, rng)
 
 

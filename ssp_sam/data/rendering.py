@@ -26,6 +26,9 @@ DYES = {
     "pink": (255, 120, 185),
 }
 
+_COLOURED_MIN = 0.25  # saturation from which on a pixel is no grey
+_COLOURED_SHARE_MIN = 0.5  # of a picture, to give it another colour by its hue alone
+
 
 @dataclass(frozen=True)
 class _ColourRange:
@@ -75,10 +78,33 @@ def jitter_matrix(rng: np.random.Generator) -> Matrix:
     return np.hstack([brightness * turn @ saturate, np.full((3, 1), rng.uniform(-8, 8))])
 
 
+def brightness_matrix(rng: np.random.Generator) -> Matrix:
+    """Return a slight change of brightness alone: (3, 4)."""
+    return np.hstack([rng.uniform(0.85, 1.1) * np.eye(3), np.zeros((3, 1))])
+
+
 def dye_matrix(colour: str) -> Matrix:
     """Return the map that gives everything one hue, dark where it was dark but never too dark to be seen: (3, 4)."""
     dye = np.array(DYES[colour], dtype=np.float64)
     return np.column_stack([0.55 * np.outer(dye / 255, _LUMA), 0.6 * dye])
+
+
+def tinted(picture: Image.Image, colour: str) -> Image.Image | None:
+    """Give what has a colour one hue and leave greys, light and shade as they are: RGBA to RGBA.
+
+    Returns None where most of the picture is grey, so that little would change.
+    """
+    hue, saturation, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in DYES[colour]))
+    hsv = np.asarray(picture.convert("RGB").convert("HSV"), dtype=np.float64) / 255  # (h, w, 3)
+    coloured = (hsv[..., 1] > _COLOURED_MIN) & (np.asarray(picture.getchannel("A")) > 127)
+    if coloured.sum() < _COLOURED_SHARE_MIN * (np.asarray(picture.getchannel("A")) > 127).sum():
+        return None
+    light = hsv[..., 2] / hsv[..., 2][coloured].mean()
+    dyed = np.stack([np.full_like(light, hue), np.full_like(light, saturation), (value * light).clip(0, 1)], axis=-1)
+    mixed = np.where(coloured[..., None], dyed, hsv)
+    result = Image.fromarray(np.rint(255 * mixed).astype(np.uint8), "HSV").convert("RGB")
+    result.putalpha(picture.getchannel("A"))
+    return result
 
 
 @cache

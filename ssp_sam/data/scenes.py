@@ -12,7 +12,15 @@ from ssp_sam.data.canvas import Canvas
 from ssp_sam.data.glyphs import DataError, GlyphSet
 from ssp_sam.data.names import GROUPS, names_a_colour, nouns, words_of
 from ssp_sam.data.phrases import KINDS, Expression, expressions_for
-from ssp_sam.data.rendering import DYES, Sprite, dye_matrix, jitter_matrix, make_sprite
+from ssp_sam.data.rendering import (
+    DYES,
+    Sprite,
+    brightness_matrix,
+    dye_matrix,
+    jitter_matrix,
+    make_sprite,
+    tinted,
+)
 from ssp_sam.data.things import Thing
 
 SPLITS = ("train", "val", "test", "calibration")
@@ -32,7 +40,9 @@ ROW_SHARE = 0.2  # scenes laid out in a row
 UPRIGHT_SHARE = 0.25  # of those: one above the other
 SHADOW_SHARE = 0.25  # scenes in which things throw shadows
 CROWDED_SHARE = 0.35  # scenes in which things may hide one another
-COLOURFUL_SHARE = 0.35  # scenes in which things of one noun are dyed, each in its own colour
+COLOURFUL_SHARE = 0.35  # scenes in which things of one noun are dyed, mostly each in its own colour
+FEW_COLOURS_SHARE = 0.3  # of those: scenes in which several things may have the same colour
+TINTED_SHARE = 0.6  # of dyed things: only what has a colour gets another one; else all of it
 _PLACING_TRIES = 40
 
 
@@ -171,8 +181,10 @@ class SceneGenerator:
         return smallest + (largest - smallest) * share
 
     def _sprite(self, noun: str, style: str, longest_px: float, dye: str | None, rng: np.random.Generator) -> Sprite:
-        matrix = jitter_matrix(rng) if dye is None else dye_matrix(dye)
         picture = self.glyphs.picture(noun, style, longest_px)
+        matrix = jitter_matrix(rng) if dye is None else dye_matrix(dye)
+        if dye is not None and rng.random() < TINTED_SHARE and (other := tinted(picture, dye)):
+            picture, matrix = other, brightness_matrix(rng)
         turn_degrees = rng.normal(0, 8)
         return make_sprite(picture, longest_px, matrix=matrix, turn_degrees=turn_degrees, mirrored=rng.random() < 0.3)
 
@@ -216,6 +228,8 @@ def _choose_dyes(chosen: Sequence[str], rng: np.random.Generator) -> list[str | 
     dyes: list[str | None] = [None] * len(chosen)
     if rng.random() < COLOURFUL_SHARE:
         colours = rng.permutation(list(DYES))
+        if rng.random() < FEW_COLOURS_SHARE:
+            colours = colours[rng.integers(3, size=len(colours))]
         for position, noun in enumerate(chosen):
             if rng.random() < (0.6 if chosen.count(noun) > 1 else 0.15) and not names_a_colour(noun):
                 dyes[position] = str(colours[position])

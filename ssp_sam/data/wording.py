@@ -127,20 +127,20 @@ def numbered(name: Name, rank: int, side: str, rng: np.random.Generator) -> str:
 
 
 def related(subject: str, relation: str, other: str, rng: np.random.Generator) -> str:
-    """Word "dog left of the cat"; `subject` is bare, `other` has its article."""
+    """Word "dog left of the cat" or "dogs left of the cat"; `subject` is bare, `other` has its article."""
     return pick(_RELATING[relation], rng).format(subject, other)
 
 
-def coloured(name: Name, colour: str) -> str:
-    """Word "red car"."""
-    return f"{colour} {name.singular}"
+def coloured(subject: str, colour: str) -> str:
+    """Word "red car" or "red cars"."""
+    return f"{colour} {subject}"
 
 
-def joined(bare_phrases: Sequence[str], rng: np.random.Generator) -> str:
-    """Word "the dog and the left cat", "dog, cat and car"."""
+def joined(bare_phrases: Sequence[str], count: int, rng: np.random.Generator) -> str:
+    """Word "the dogs and the left cat", "dog, cat and car"; `count` things are meant, 0 if nobody knows."""
     article = "the " if rng.random() < 0.65 else ""
     phrases = [article + phrase for phrase in bare_phrases]
-    head = "both " if len(phrases) == 2 and rng.random() < 0.06 else ""
+    head = "both " if len(phrases) == 2 and count <= 2 and rng.random() < 0.06 else ""
     return head + ", ".join(phrases[:-1]) + " and " + phrases[-1]
 
 

@@ -14,7 +14,7 @@ from ssp_sam.data.contact_sheet import outline
 from ssp_sam.data.demo import demo_scene
 from ssp_sam.data.glyphs import installed_styles, picture_file_name
 from ssp_sam.data.names import nouns
-from ssp_sam.data.rendering import DYES, dye_matrix, jitter_matrix, make_sprite
+from ssp_sam.data.rendering import DYES, dye_matrix, jitter_matrix, make_sprite, tinted
 from ssp_sam.data.things import COLOURS
 
 
@@ -118,6 +118,27 @@ def test_positive_degrees_turn_counter_clockwise_and_mirroring_comes_first() -> 
     mirrored = make_sprite(bar, 100, matrix=np.eye(3, 4), turn_degrees=-90, mirrored=True).solid
     assert mirrored[50:].mean() > 0.8
     assert mirrored[:50].mean() < 0.2
+
+
+@pytest.mark.parametrize("colour", DYES)
+def test_a_tint_changes_the_hue_and_neither_greys_nor_shades(colour: str) -> None:
+    picture = square(40, (30, 60, 120))
+    picture.paste((15, 30, 60, 255), (0, 0, 40, 10))  # in the shade
+    picture.paste((120, 120, 120, 255), (0, 30, 40, 40))
+    other = tinted(picture, colour)
+    assert other is not None
+    light, shade, grey = (np.array(other.getpixel((20, y)), dtype=float) for y in (20, 5, 35))
+    assert np.abs(grey - 120)[:3].max() <= 1
+    assert light[:3].max() > 1.5 * shade[:3].max()
+    own, wanted = light[:3] / light[:3].max(), np.array(DYES[colour]) / max(DYES[colour])
+    assert np.abs(own - wanted).max() < 0.05
+    assert np.array_equal(np.asarray(other)[..., 3], np.asarray(picture)[..., 3])
+
+
+def test_what_is_mostly_grey_has_no_tint() -> None:
+    picture = square(40, (120, 120, 120))
+    picture.paste((200, 40, 40, 255), (0, 0, 40, 10))
+    assert tinted(picture, "blue") is None
 
 
 @pytest.mark.parametrize("colour", DYES)

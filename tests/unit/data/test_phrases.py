@@ -81,12 +81,12 @@ def meant_by(meaning: str, match: re.Match[str], members: list[Thing], other: Th
     elif meaning == "ordinal":
         found = [ordered(members, match["side"])[RANKS[match["rank"]]]]
     elif meaning == "colour":
-        found = [max(members, key=lambda thing: thing.colour_shares[COLOURS.index(match["colour"])])]
+        found = [thing for thing in members if thing.colour_shares[COLOURS.index(match["colour"])] > 0.4]
     elif other is None:  # a side or a corner
         found, *rest = (ordered(members, side)[:1] for side in meaning.split())
         assert all(same[0] is found[0] for same in rest)
     elif meaning == "next to":
-        found = [min(members, key=lambda thing: box_gap(thing, other))]
+        found = [thing for thing in members if box_gap(thing, other) < 0.1 * max(other.mask.shape)]
     else:
         found = [thing for thing in members if BESIDE[meaning](thing, other)]
     return found
@@ -104,13 +104,14 @@ def members_of(name: Name, scene: Scene) -> list[Thing]:
     return [thing for thing in scene.things if thing.noun in name.members]
 
 
-def single_readings(phrase: str, scene: Scene) -> list[list[Thing]]:
-    """Every way to read a phrase about one thing: what each means."""
+def readings_of_a_part(phrase: str, scene: Scene) -> list[list[Thing]]:
+    """Every way to read a phrase about one name, said as of one thing or of several: what each means."""
     result = []
-    for name in (name for name in NAMES if name.singular in phrase):
+    forms = [(name, form) for name in NAMES for form in {name.singular, name.plural} if form in phrase]
+    for name, form in forms:
         members = members_of(name, scene)
         for meaning, pattern in PATTERNS.items():
-            filled = pattern.replace("N", re.escape(name.singular)).replace("M", "(?P<other>.+)")
+            filled = pattern.replace("N", re.escape(form)).replace("M", "(?P<other>.+)")
             match = re.fullmatch(f"(?:(?:the|an?) )?(?:{filled})", phrase)
             if match is None:
                 continue
@@ -142,13 +143,13 @@ def readings(expression: Expression, scene: Scene) -> list[list[Thing]]:
     kind = expression.kind.removeprefix("absent-")
     if kind == "and":
         parts = re.split(", | and ", phrase.removeprefix("both "))
-        combined = itertools.product(*(single_readings(part, scene) for part in parts))
+        combined = itertools.product(*(readings_of_a_part(part, scene) for part in parts))
         return [[thing for part in parts for thing in part] for parts in combined]
     if kind == "all":
         return plural_readings(phrase, scene)
     if kind == "group":
-        return plural_readings(phrase, scene) + single_readings(phrase, scene)
-    return single_readings(phrase, scene)
+        return plural_readings(phrase, scene) + readings_of_a_part(phrase, scene)
+    return readings_of_a_part(phrase, scene)
 
 
 @pytest.fixture(scope="module")
@@ -272,11 +273,28 @@ def test_a_doubtful_thing_keeps_a_name_from_being_used() -> None:
     assert any("food" in phrase for phrase in groups)
 
 
+def test_what_is_said_of_several_things_is_said_in_the_plural() -> None:
+    dogs = [thing("dog", 5, 5, 20, "blue"), thing("dog", 5, 70, 20, "blue"), thing("cat", 75, 40, 20)]
+    assert {"the blue dogs", "blue dogs"} <= phrases_of(dogs, "colour")
+    assert any(re.fullmatch("(the )?dogs .*left .*of (the )?cat", phrase) for phrase in phrases_of(dogs, "relation"))
+    assert {"the dogs and the cat", "the cat and the dogs"} <= phrases_of(dogs, "and")
+
+
+def test_what_does_not_hold_of_a_thing_that_is_there_is_absent() -> None:
+    things = [thing("dog", 5, 40, 20, "blue"), thing("cat", 75, 40, 20, "red")]
+    relations, colours = (" | ".join(phrases_of(things, f"absent-{kind}", 1000)) for kind in ("relation", "colour"))
+    assert re.search("dog [a-z ]*right [a-z ]*of (the )?cat", relations)
+    assert re.search("cat (next to|beside|by|close to) (the )?dog", relations)
+    assert not re.search("dog [a-z ]*left [a-z ]*of (the )?cat", relations)
+    assert re.search("red dog", colours)
+    assert not re.search("blue dog|red cat", colours)
+
+
 def test_colour_is_said_only_where_it_tells_things_apart() -> None:
     apart = [thing("dog", 10, 10, 20, "blue"), thing("dog", 50, 50, 20, "red")]
     alike = [thing("dog", 10, 10, 20, "blue"), thing("dog", 50, 50, 20, "blue")]
     assert "the blue dog" in phrases_of(apart, "colour")
-    assert not phrases_of(alike, "colour")
+    assert "the blue dog" not in phrases_of(alike, "colour")
 
 
 def test_a_noun_is_called_by_its_own_names() -> None:
