@@ -45,6 +45,25 @@ def test_a_checkpoint_counts_as_often_as_it_is_given(checkpoints: list[Path], tm
     torch.testing.assert_close(mean[name], (2 * a[name] + b[name]) / 3)
 
 
+def test_stages_that_were_trained_apart_are_put_together(checkpoints: list[Path], tmp_path: Path) -> None:
+    first, second = checkpoints
+    out = tmp_path / "mixed.safetensors"
+    stages = "--stage", f"mask_decoder={second}", "--stage", f"text_encoder={first},{second}"
+    assert main([*_arguments([first], out), *stages]) == 0
+    a, b, mixed = (load_weights(path, TINY).state_dict() for path in (first, second, out))
+    expected = {"mask_decoder": lambda a, b: b, "text_encoder": lambda a, b: (a + b) / 2}
+    for name, value in mixed.items():
+        of_stage = expected.get(name.split(".")[0], lambda a, b: a)
+        torch.testing.assert_close(value, of_stage(a[name], b[name]), msg=name)
+
+
+@pytest.mark.parametrize("said", ["decoder=a.safetensors", "mask_decoder", "mask_decoder=a.safetensors,"])
+def test_what_is_no_stage_is_named(said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([*_arguments([tmp_path / "a.safetensors"], tmp_path / "out.safetensors"), "--stage", said])
+    assert "mask_decoder" in capsys.readouterr().err
+
+
 def test_what_cannot_be_averaged_is_named(
     checkpoints: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
