@@ -3,7 +3,7 @@
 A phrase is made only where people would agree on its meaning.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -117,7 +117,8 @@ def _ordinal(view: SceneView) -> _Found | None:
     return None
 
 
-def _relation(view: SceneView) -> _Found | None:
+def _relations(view: SceneView) -> Iterator[tuple[Name, list[Thing], list[bool | None], str, Name]]:
+    """Yield (name, its things, whether the relation holds of each, relation, name of the one other thing) at random."""
     others = [(name, members[0]) for name, members in view.candidates(1, 1, groups=False)]
     for name, members in view.candidates(1, groups=False):
         for other_name, other in others:
@@ -125,26 +126,28 @@ def _relation(view: SceneView) -> _Found | None:
                 continue
             for relation in view.rng.permutation(wording.RELATIONS):
                 held = [holds(relation, thing, other, view.side_px) for thing in members]
-                if None not in held and any(held):
-                    meant = [thing for thing, holds_it in zip(members, held, strict=True) if holds_it]
-                    other_phrase = wording.with_the(other_name.singular, view.rng)
-                    bare = wording.related(name.form(len(meant)), relation, other_phrase, view.rng)
-                    return bare, name, meant
+                yield name, members, held, relation, other_name
+
+
+def _relation(view: SceneView) -> _Found | None:
+    for name, members, held, relation, other_name in _relations(view):
+        if None not in held and any(held):
+            meant = [thing for thing, holds_it in zip(members, held, strict=True) if holds_it]
+            return _related(name, len(meant), relation, other_name, view.rng), name, meant
     return None
 
 
 def _contradicted_relation(view: SceneView) -> str | None:
-    """Word a relation of two things that are there, which does not hold."""
-    others = [(name, members[0]) for name, members in view.candidates(1, 1, groups=False)]
-    for name, members in view.candidates(1, groups=False):
-        for other_name, other in others:
-            if other_name.members & name.members:
-                continue
-            for relation in view.rng.permutation(wording.RELATIONS):
-                if all(holds(relation, thing, other, view.side_px) is False for thing in members):
-                    other_phrase = wording.with_the(other_name.singular, view.rng)
-                    return wording.related(name.form(len(members)), relation, other_phrase, view.rng)
+    """Word a relation of things that are there, which holds of none of them."""
+    for name, members, held, relation, other_name in _relations(view):
+        if all(holds_it is False for holds_it in held):
+            return _related(name, len(members), relation, other_name, view.rng)
     return None
+
+
+def _related(name: Name, count: int, relation: str, other: Name, rng: np.random.Generator) -> str:
+    other_phrase = wording.with_the(other.singular, rng)
+    return wording.related(name.form(count), relation, other_phrase, rng)
 
 
 def _colour(view: SceneView) -> _Found | None:
@@ -261,8 +264,7 @@ def _absent(kind: str, view: SceneView) -> str:
         other = name
         while other.members & name.members:
             other = view.absent_name()
-        parts = [each.form(1 + (rng.random() < SEVERAL_SHARE)) for each in (name, other)]
-        return wording.joined(parts, 0, rng)
+        return wording.joined([_one_or_several(each, rng) for each in (name, other)], 0, rng)
     if kind == "absent-position":
         bare = wording.positioned(name, pick(wording.DIRECTIONS, rng), compare=True, place=True, rng=rng)
     elif kind == "absent-size":
@@ -271,11 +273,15 @@ def _absent(kind: str, view: SceneView) -> str:
         bare = wording.numbered(name, int(rng.integers(count)), pick(wording.SIDES, rng), rng)
     elif kind == "absent-relation":
         other = pick(view.candidates(1, groups=False), rng)[0]
-        relation, subject = pick(wording.RELATIONS, rng), name.form(1 + (rng.random() < SEVERAL_SHARE))
+        relation, subject = pick(wording.RELATIONS, rng), _one_or_several(name, rng)
         bare = wording.related(subject, relation, wording.with_the(other.singular, rng), rng)
     else:
-        bare = wording.coloured(name.form(1 + (rng.random() < SEVERAL_SHARE)), pick(COLOURS, rng))
+        bare = wording.coloured(_one_or_several(name, rng), pick(COLOURS, rng))
     return wording.with_the(bare, rng)
+
+
+def _one_or_several(name: Name, rng: np.random.Generator) -> str:
+    return name.plural if rng.random() < SEVERAL_SHARE else name.singular
 
 
 def _kinds_in_random_order(weights: Mapping[str, float], rng: np.random.Generator) -> list[str]:

@@ -96,8 +96,9 @@ def tinted(picture: Image.Image, colour: str) -> Image.Image | None:
     """
     hue, saturation, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in DYES[colour]))
     hsv = np.asarray(picture.convert("RGB").convert("HSV"), dtype=np.float64) / 255  # (h, w, 3)
-    coloured = (hsv[..., 1] > _COLOURED_MIN) & (np.asarray(picture.getchannel("A")) > 127)
-    if coloured.sum() < _COLOURED_SHARE_MIN * (np.asarray(picture.getchannel("A")) > 127).sum():
+    solid = np.asarray(picture.getchannel("A")) > 127
+    coloured = solid & (hsv[..., 1] > _COLOURED_MIN)
+    if coloured.sum() < _COLOURED_SHARE_MIN * solid.sum():
         return None
     light = hsv[..., 2] / hsv[..., 2][coloured].mean()
     dyed = np.stack([np.full_like(light, hue), np.full_like(light, saturation), (value * light).clip(0, 1)], axis=-1)

@@ -78,9 +78,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
     arguments = parser.parse_args(argv)
     if len(arguments.checkpoint) < 2 and not arguments.stage:
-        parser.error("one --checkpoint is its own mean; give at least two")
+        parser.error("one --checkpoint is its own mean; give at least two, or --stage")
+    of_stages = dict(arguments.stage)
+    if len(of_stages) < len(arguments.stage):
+        given = ", ".join(stage for stage, _ in arguments.stage)
+        parser.error(f"a --stage was given twice ({given}); give all its checkpoints at once, after commas")
     try:
-        model = average(arguments.checkpoint, get_preset(arguments.preset), dict(arguments.stage))
+        model = average(arguments.checkpoint, get_preset(arguments.preset), of_stages)
         save_weights(arguments.out, model)
     except (SegmentationError, OSError) as error:
         print(error, file=sys.stderr)

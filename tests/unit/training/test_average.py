@@ -64,6 +64,13 @@ def test_what_is_no_stage_is_named(said: str, tmp_path: Path, capsys: pytest.Cap
     assert "mask_decoder" in capsys.readouterr().err
 
 
+def test_a_stage_that_is_given_twice_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    twice = ["--stage", "mask_decoder=a.safetensors", "--stage", "mask_decoder=b.safetensors"]
+    with pytest.raises(SystemExit):
+        main([*_arguments([tmp_path / "a.safetensors"], tmp_path / "out.safetensors"), *twice])
+    assert "given twice (mask_decoder, mask_decoder)" in capsys.readouterr().err
+
+
 def test_what_cannot_be_averaged_is_named(
     checkpoints: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
