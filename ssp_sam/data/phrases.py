@@ -24,6 +24,7 @@ COUNTING_SHARE = 0.75  # of phrases about order: only of three things or more
 
 ABSENT_SHARE = 0.2
 CONTRADICTED_SHARE = 0.5  # of absent relations and colours: the thing is there, but what is said of it is not true
+OTHER_ABSENT_SHARE = 0.5  # of the remaining absent relations: the thing is there, but not what it is related to
 SEVERAL_SHARE = 0.25  # of absent things in "A and B", relations and colours: said as of several
 SAME_TARGET_SHARE = 0.25  # of phrases for what another phrase of the scene means already: the rest is drawn again
 
@@ -272,9 +273,10 @@ def _absent(kind: str, view: SceneView) -> str:
     elif kind == "absent-ordinal":
         bare = wording.numbered(name, int(rng.integers(count)), pick(wording.SIDES, rng), rng)
     elif kind == "absent-relation":
-        other = pick(view.candidates(1, groups=False), rng)[0]
-        relation, subject = pick(wording.RELATIONS, rng), _one_or_several(name, rng)
-        bare = wording.related(subject, relation, wording.with_the(other.singular, rng), rng)
+        there = pick(view.candidates(1, groups=False), rng)[0]
+        subject, other = (there, name) if rng.random() < OTHER_ABSENT_SHARE else (name, there)
+        other_phrase = wording.with_the(other.singular, rng)
+        bare = wording.related(_one_or_several(subject, rng), pick(wording.RELATIONS, rng), other_phrase, rng)
     else:
         bare = wording.coloured(_one_or_several(name, rng), pick(COLOURS, rng))
     return wording.with_the(bare, rng)

@@ -97,10 +97,11 @@ def tinted(picture: Image.Image, colour: str) -> Image.Image | None:
     hue, saturation, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in DYES[colour]))
     hsv = np.asarray(picture.convert("RGB").convert("HSV"), dtype=np.float64) / 255  # (h, w, 3)
     solid = np.asarray(picture.getchannel("A")) > 127
-    coloured = solid & (hsv[..., 1] > _COLOURED_MIN)
-    if coloured.sum() < _COLOURED_SHARE_MIN * solid.sum():
+    coloured = hsv[..., 1] > _COLOURED_MIN  # of the half-transparent rim, too
+    inside = solid & coloured
+    if inside.sum() < _COLOURED_SHARE_MIN * solid.sum():
         return None
-    light = hsv[..., 2] / hsv[..., 2][coloured].mean()
+    light = hsv[..., 2] / hsv[..., 2][inside].mean()
     dyed = np.stack([np.full_like(light, hue), np.full_like(light, saturation), (value * light).clip(0, 1)], axis=-1)
     mixed = np.where(coloured[..., None], dyed, hsv)
     result = Image.fromarray(np.rint(255 * mixed).astype(np.uint8), "HSV").convert("RGB")

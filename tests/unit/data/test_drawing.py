@@ -135,6 +135,14 @@ def test_a_tint_changes_the_hue_and_neither_greys_nor_shades(colour: str) -> Non
     assert np.array_equal(np.asarray(other)[..., 3], np.asarray(picture)[..., 3])
 
 
+def test_the_half_transparent_rim_of_a_thing_is_tinted_with_it() -> None:
+    picture = square(40, (200, 40, 40))
+    picture.paste((200, 40, 40, 60), (0, 0, 40, 3))
+    other = tinted(picture, "blue")
+    assert other is not None
+    assert other.getpixel((20, 1))[:3] == other.getpixel((20, 20))[:3]
+
+
 def test_what_is_mostly_grey_has_no_tint() -> None:
     picture = square(40, (120, 120, 120))
     picture.paste((200, 40, 40, 255), (0, 0, 40, 10))

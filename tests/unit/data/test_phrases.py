@@ -120,8 +120,11 @@ def readings_of_a_part(phrase: str, scene: Scene) -> list[list[Thing]]:
                 other_names = [n for n in NAMES if n.singular == match["other"].removeprefix("the ")]
                 if not other_names:
                     continue
+                others = members_of(other_names[0], scene)
+                if not others:  # nothing is left of what is not there
+                    members = []
                 if members:  # only then it must be clear which other thing is meant
-                    [other] = members_of(other_names[0], scene)
+                    [other] = others
             result.append(meant_by(meaning, match, members, other))
     return result
 
@@ -288,6 +291,15 @@ def test_what_does_not_hold_of_a_thing_that_is_there_is_absent() -> None:
     assert not re.search("dog [a-z ]*left [a-z ]*of (the )?cat", relations)
     assert re.search("red dog", colours)
     assert not re.search("blue dog|red cat", colours)
+
+
+def test_either_side_of_an_absent_relation_can_be_what_is_not_there() -> None:
+    relations = phrases_of([thing("dog", 40, 40, 20)], "absent-relation", 1000)
+    from_the_dog = {phrase for phrase in relations if re.match("(the )?dogs? ", phrase)}
+    to_the_dog = {phrase for phrase in relations if phrase.endswith("dog")}
+    assert not from_the_dog & to_the_dog
+    assert from_the_dog | to_the_dog == relations
+    assert 0.35 < len(from_the_dog) / len(relations) < 0.65
 
 
 def test_colour_is_said_only_where_it_tells_things_apart() -> None:
