@@ -39,66 +39,113 @@ def _words(text: str) -> tuple[str, ...]:
 
 ONE_FORM = frozenset(
     _words(
-        """bread, broccoli, cherries, clothing, food, french fries, fries, fruit, furniture, gloves, grapes, jeans,
-        pancakes, popcorn, scissors, socks, sunglasses"""
+        """aircraft, beer, bread, broccoli, cherries, clothing, corn, fast food, food, footwear, french fries, fries,
+        fruit, furniture, gloves, grapes, headphones, jeans, milk, pancakes, piano keys, popcorn, scissors, socks,
+        sunglasses, wine"""
     )
 )
 
 IRREGULAR_PLURALS = {
     "cactus": "cacti",
-    "ear of corn": "ears of corn",
     "fish": "fish",
-    "glass of milk": "glasses of milk",
     "kitchen knife": "kitchen knives",
     "knife": "knives",
+    "loaf": "loaves",
     "mouse": "mice",
     "piece of clothing": "clothes",
-    "piece of fruit": "pieces of fruit",
     "potato": "potatoes",
     "scarf": "scarves",
     "sheep": "sheep",
+    "snowman": "snowmen",
+    "thing to eat": "things to eat",
     "tomato": "tomatoes",
 }
 
 # Other words for one noun or group.
 SYNONYMS = {
-    "airplane": "plane",
+    "airplane": "plane, aeroplane",
+    "alarm clock": "clock",
     "american football": "football",
-    "billed cap": "cap",
+    "animal": "creature",
+    "backpack": "rucksack",
+    "bathtub": "bath, tub",
+    "beer mug": "beer, mug of beer, glass of beer",
     "bicycle": "bike",
+    "billed cap": "cap, baseball cap",
     "birthday cake": "cake",
-    "cheese wedge": "cheese",
+    "bread": "loaf of bread",
+    "broccoli": "head of broccoli",
+    "carpentry saw": "saw, handsaw",
+    "cheese wedge": "cheese, wedge of cheese, piece of cheese",
+    "cherries": "bunch of cherries, pair of cherries",
     "closed book": "book",
-    "clothing": "piece of clothing",
-    "delivery truck": "truck",
-    "deciduous tree": "oak tree",
+    "clothing": "piece of clothing, item of clothing, garment",
+    "coat": "jacket",
+    "cocktail glass": "cocktail",
+    "cookie": "biscuit",
+    "deciduous tree": "oak tree, leafy tree",
+    "delivery truck": "truck, lorry",
+    "device": "electronic device, gadget",
     "doughnut": "donut",
-    "ear of corn": "corn",
-    "evergreen tree": "pine tree",
+    "drink": "beverage",
+    "ear of corn": "corn, corn cob",
+    "eggplant": "aubergine",
+    "evergreen tree": "pine tree, fir tree",
     "ewe": "sheep",
-    "french fries": "fries",
+    "fire engine": "fire truck",
+    "food": "food item, thing to eat, edible thing",
+    "french fries": "fries, box of fries",
     "fruit": "piece of fruit",
+    "furniture": "piece of furniture",
     "glass of milk": "milk",
+    "gloves": "pair of gloves",
+    "grapes": "bunch of grapes",
     "hamburger": "burger",
+    "handbag": "purse",
+    "headphone": "headphones, pair of headphones",
+    "high-heeled shoe": "high heel",
+    "hiking boot": "boot",
     "honeybee": "bee",
+    "hot pepper": "chili pepper, chili",
     "instrument": "musical instrument",
-    "jack-o-lantern": "pumpkin",
+    "jack-o-lantern": "pumpkin, carved pumpkin",
+    "jeans": "pair of jeans",
     "kitchen knife": "knife",
     "kiwi fruit": "kiwi",
-    "lady beetle": "ladybug",
-    "locomotive": "train",
-    "mobile phone": "cell phone",
+    "lady beetle": "ladybug, ladybird",
+    "laptop": "computer",
+    "light bulb": "lightbulb, bulb",
+    "locomotive": "train, steam engine",
+    "microphone": "mic",
+    "mobile phone": "cell phone, smartphone",
     "motorcycle": "motorbike",
-    "musical keyboard": "piano keys",
+    "musical keyboard": "piano keys, keyboard, piano keyboard",
     "necktie": "tie",
+    "pancakes": "stack of pancakes",
+    "pizza": "slice of pizza",
+    "popcorn": "box of popcorn",
+    "racing car": "race car",
     "rhinoceros": "rhino",
     "rooster": "chicken",
-    "running shoe": "sneaker",
-    "tangerine": "orange",
+    "running shoe": "sneaker, trainer",
+    "sailboat": "sailing boat",
+    "saxophone": "sax",
+    "scissors": "pair of scissors",
+    "sea animal": "sea creature",
+    "shoe": "footwear, piece of footwear",
+    "socks": "pair of socks",
+    "sunglasses": "pair of sunglasses",
+    "sweet": "sweet treat, dessert",
+    "t-shirt": "shirt, tee shirt",
+    "tangerine": "orange, mandarin",
+    "taxi": "cab",
+    "teddy bear": "teddy",
     "television": "tv",
-    "watermelon": "melon",
-    "wrapped gift": "present",
-    "carpentry saw": "saw",
+    "vegetable": "veggie",
+    "watch": "wristwatch",
+    "watermelon": "melon, slice of watermelon",
+    "wine glass": "glass of wine, wine",
+    "wrapped gift": "present, gift",
 }
 
 _BIRDS = "duck, eagle, flamingo, owl, parrot, penguin, rooster, swan"
@@ -108,6 +155,7 @@ _FRUIT = """banana, cherries, grapes, green apple, kiwi fruit, lemon, pear, pine
 _VEGETABLES = "broccoli, carrot, cucumber, ear of corn, eggplant, hot pepper, onion, potato"
 _DRINKS = "beer mug, cocktail glass, glass of milk, wine glass"
 _SWEETS = "birthday cake, cookie, cupcake, doughnut, ice cream, lollipop"
+_FLOWERS = "rose, sunflower, tulip"
 _CARS = "automobile, police car, racing car, taxi"
 
 # Words for several nouns: word -> (members, doubtful).
@@ -119,6 +167,11 @@ GROUPS = {
         "teddy bear",
     ),
     "bird": (_BIRDS, ""),
+    "reptile": ("crocodile, snake, turtle", "frog, snail"),
+    "sea animal": (
+        "crab, dolphin, fish, octopus, shark, whale",
+        "crocodile, duck, frog, penguin, snail, swan, turtle",
+    ),
     "insect": (_INSECTS, "snail, spider"),
     "fruit": (_FRUIT, "avocado, eggplant, tomato, jack-o-lantern, hot pepper, cucumber"),
     "vegetable": (_VEGETABLES, "avocado, jack-o-lantern, mushroom, tomato"),
@@ -126,6 +179,10 @@ GROUPS = {
         f"""{_FRUIT}, {_VEGETABLES}, {_SWEETS}, avocado, bread, cheese wedge, croissant, egg, french fries, hamburger,
         hot dog, mushroom, pancakes, pizza, popcorn, pretzel, sandwich, taco, tomato""",
         f"{_DRINKS}, crab, fish, jack-o-lantern",
+    ),
+    "fast food": (
+        "french fries, hamburger, hot dog, pizza, taco",
+        f"{_SWEETS}, bread, cheese wedge, croissant, egg, pancakes, popcorn, pretzel, sandwich",
     ),
     "drink": (_DRINKS, "teapot"),
     "sweet": (_SWEETS, "pancakes"),
@@ -136,6 +193,7 @@ GROUPS = {
         "skateboard",
     ),
     "car": (_CARS, "ambulance, bus, delivery truck, fire engine, locomotive, tractor"),
+    "aircraft": ("airplane, helicopter", "rocket, balloon"),
     "boat": ("canoe, sailboat, ship", ""),
     "instrument": (
         "accordion, drum, guitar, musical keyboard, saxophone, trumpet, violin",
@@ -151,27 +209,44 @@ GROUPS = {
         top hat, watch""",
     ),
     "shoe": ("high-heeled shoe, hiking boot, running shoe", "socks"),
+    "hat": ("billed cap, top hat", "crown, snowman"),
+    "bag": ("backpack, handbag", "popcorn, wrapped gift"),
     "furniture": ("bed, chair", "bathtub, ladder"),
     "ball": ("american football, basketball, soccer ball", ""),
-    "flower": ("rose, sunflower, tulip", ""),
+    "flower": (_FLOWERS, "cactus"),
     "tree": ("christmas tree, deciduous tree, evergreen tree, palm tree", "cactus"),
+    "plant": (
+        f"{_FLOWERS}, cactus, deciduous tree, evergreen tree, palm tree",
+        f"{_FRUIT}, {_VEGETABLES}, avocado, christmas tree, jack-o-lantern, mushroom, tomato",
+    ),
+    "device": (
+        "camera, laptop, mobile phone, television",
+        "alarm clock, headphone, light bulb, microphone, musical keyboard, robot, rocket, telephone, watch",
+    ),
+    "phone": ("mobile phone, telephone", ""),
     "building": ("castle, house", "tent"),
 }
 
-# A noun whose plain word might also be said of these.
+# A noun whose plain word, or another word for it, might also be said of these.
 _DOUBTFUL = {
+    "alarm clock": "watch",
     "automobile": "taxi, police car, racing car",
     "bear": "panda, teddy bear, koala",
+    "beer mug": "cocktail glass, wine glass",
+    "billed cap": "top hat",
     "birthday cake": "cupcake, pancakes",
     "cheese wedge": "pizza",
     "american football": "soccer ball",
     "cocktail glass": "wine glass",
     "evergreen tree": "christmas tree",
     "fish": "dolphin, shark, whale",
+    "musical keyboard": "laptop, accordion",
     "necktie": "t-shirt",
     "delivery truck": "fire engine, ambulance",
     "locomotive": "tractor",
+    "t-shirt": "necktie",
     "tangerine": "lemon",
+    "wine glass": "cocktail glass",
     "bicycle": "motorcycle",
     "bread": "croissant",
 }
@@ -193,6 +268,9 @@ def plural_of(singular: str) -> str:
         return singular
     if singular in IRREGULAR_PLURALS:
         return IRREGULAR_PLURALS[singular]
+    if " of " in singular:  # "pairs of gloves"
+        head, of, rest = singular.partition(" of ")
+        return plural_of(head) + of + rest
     if singular.endswith(("s", "x", "ch", "sh")):
         return singular + "es"
     if singular.endswith("y") and singular[-2] not in "aeiou":
@@ -218,16 +296,16 @@ def names() -> tuple[Name, ...]:
     result = []
     for noun in nouns():
         doubtful = frozenset(_words(_DOUBTFUL[noun])) if noun in _DOUBTFUL else frozenset()
-        result += [Name(word, plural_of(word), frozenset([noun]), doubtful) for word in _with_synonym(noun)]
+        result += [Name(word, plural_of(word), frozenset([noun]), doubtful) for word in _with_synonyms(noun)]
     for group, (members, doubts) in GROUPS.items():
         doubtful = frozenset(_words(doubts)) if doubts else frozenset()
         covered = frozenset(_words(members))
-        result += [Name(word, plural_of(word), covered, doubtful, is_group=True) for word in _with_synonym(group)]
+        result += [Name(word, plural_of(word), covered, doubtful, is_group=True) for word in _with_synonyms(group)]
     return tuple(result)
 
 
-def _with_synonym(word: str) -> tuple[str, ...]:
-    return (word, SYNONYMS[word]) if word in SYNONYMS else (word,)
+def _with_synonyms(word: str) -> tuple[str, ...]:
+    return (word, *_words(SYNONYMS[word])) if word in SYNONYMS else (word,)
 
 
 def usable_names(present: Iterable[str]) -> tuple[Name, ...]:

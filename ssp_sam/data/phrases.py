@@ -148,7 +148,7 @@ def _contradicted_relation(view: SceneView) -> str | None:
 
 def _related(name: Name, count: int, relation: str, other: Name, rng: np.random.Generator) -> str:
     other_phrase = wording.with_the(other.singular, rng)
-    return wording.related(name.form(count), relation, other_phrase, rng)
+    return wording.related(name.form(count), relation, other_phrase, rng, several=count > 1)
 
 
 def _colour(view: SceneView) -> _Found | None:
@@ -158,7 +158,8 @@ def _colour(view: SceneView) -> _Found | None:
             has_it, has_it_not = shares[:, colour] >= COLOUR_SHARE, shares[:, colour] <= OTHER_COLOUR_SHARE
             if has_it.any() and (has_it | has_it_not).all() and not names_a_colour(name.singular):
                 meant = [members[index] for index in np.flatnonzero(has_it)]
-                return wording.coloured(name.form(len(meant)), COLOURS[colour]), name, meant
+                several = len(meant) > 1
+                return wording.coloured(name.form(len(meant)), COLOURS[colour], view.rng, several=several), name, meant
     return None
 
 
@@ -170,7 +171,8 @@ def _contradicted_colour(view: SceneView) -> str | None:
         shares = np.array([thing.colour_shares for thing in members])  # (things, colours)
         colours = np.flatnonzero((shares <= OTHER_COLOUR_SHARE).all(axis=0))
         if len(colours):
-            return wording.coloured(name.form(len(members)), COLOURS[pick(colours.tolist(), view.rng)])
+            colour = COLOURS[pick(colours.tolist(), view.rng)]
+            return wording.coloured(name.form(len(members)), colour, view.rng, several=len(members) > 1)
     return None
 
 
@@ -276,9 +278,12 @@ def _absent(kind: str, view: SceneView) -> str:
         there = pick(view.candidates(1, groups=False), rng)[0]
         subject, other = (there, name) if rng.random() < OTHER_ABSENT_SHARE else (name, there)
         other_phrase = wording.with_the(other.singular, rng)
-        bare = wording.related(_one_or_several(subject, rng), pick(wording.RELATIONS, rng), other_phrase, rng)
+        several = rng.random() < SEVERAL_SHARE
+        said = subject.plural if several else subject.singular
+        bare = wording.related(said, pick(wording.RELATIONS, rng), other_phrase, rng, several=several)
     else:
-        bare = wording.coloured(_one_or_several(name, rng), pick(COLOURS, rng))
+        several = rng.random() < SEVERAL_SHARE
+        bare = wording.coloured(name.plural if several else name.singular, pick(COLOURS, rng), rng, several=several)
     return wording.with_the(bare, rng)
 
 
@@ -349,5 +354,5 @@ def expressions_for(
             mask = np.zeros_like(scene_things[0].mask)
             for thing in targets:
                 mask |= thing.mask
-            result[phrase] = Expression(wording.recapitalised(phrase, rng), kind, mask)
+            result[phrase] = Expression(wording.recapitalised(wording.framed(phrase, rng), rng), kind, mask)
     return tuple(result.values())

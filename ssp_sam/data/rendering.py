@@ -32,22 +32,27 @@ _COLOURED_SHARE_MIN = 0.5  # of a picture, to give it another colour by its hue 
 
 @dataclass(frozen=True)
 class _ColourRange:
-    """What people call by one word: hues (degrees, the first may be negative), least saturation and value (0 to 1)."""
+    """What people call by one word: hues (degrees, the first may be negative), saturation and value (0 to 1)."""
 
     hues: tuple[int, int]
-    saturation_min: float
-    value_min: float
+    saturation: tuple[float, float]
+    value: tuple[float, float]
 
 
-# Between the ranges are hues that people name differently; dark orange is brown.
+_ANY_HUE = (0, 360)
+# Between the ranges are colours that people name differently.
 _COLOUR_RANGES = {
-    "red": _ColourRange((-14, 12), 0.5, 0.35),
-    "orange": _ColourRange((20, 40), 0.5, 0.7),
-    "yellow": _ColourRange((46, 64), 0.4, 0.7),
-    "green": _ColourRange((80, 160), 0.35, 0.3),
-    "blue": _ColourRange((195, 245), 0.35, 0.35),
-    "purple": _ColourRange((262, 292), 0.35, 0.3),
-    "pink": _ColourRange((305, 345), 0.2, 0.7),
+    "red": _ColourRange((-14, 12), (0.5, 1), (0.35, 1)),
+    "orange": _ColourRange((20, 40), (0.5, 1), (0.7, 1)),
+    "yellow": _ColourRange((46, 64), (0.4, 1), (0.7, 1)),
+    "green": _ColourRange((80, 160), (0.35, 1), (0.3, 1)),
+    "blue": _ColourRange((195, 245), (0.35, 1), (0.35, 1)),
+    "purple": _ColourRange((262, 292), (0.35, 1), (0.3, 1)),
+    "pink": _ColourRange((305, 345), (0.2, 1), (0.7, 1)),
+    "brown": _ColourRange((8, 38), (0.35, 1), (0.25, 0.6)),
+    "black": _ColourRange(_ANY_HUE, (0, 0.4), (0, 0.28)),
+    "white": _ColourRange(_ANY_HUE, (0, 0.12), (0.88, 1)),
+    "grey": _ColourRange(_ANY_HUE, (0, 0.2), (0.4, 0.75)),
 }
 
 
@@ -119,7 +124,8 @@ def _colour_table() -> npt.NDArray[np.int8]:
             limits = _COLOUR_RANGES[colour]
             first, last = limits.hues
             in_hues = (360 * hue - first) % 360 <= last - first
-            if in_hues and saturation >= limits.saturation_min and value >= limits.value_min:
+            (saturation_min, saturation_max), (value_min, value_max) = limits.saturation, limits.value
+            if in_hues and saturation_min <= saturation <= saturation_max and value_min <= value <= value_max:
                 table[cell] = index
     return table
 

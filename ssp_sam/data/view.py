@@ -36,14 +36,18 @@ class SceneView:
         self.absent = [name for name in self.absent if without_colour(name.singular) not in shown]
 
     def candidates(self, at_least: int, at_most: int = 99, groups: bool = True) -> list[tuple[Name, list[Thing]]]:
-        """Names of so many things, in random order; nouns tend to come before groups."""
+        """Names of so many things, in random order; nouns tend to come before groups.
+
+        What has many names comes no earlier than what has one.
+        """
         fitting = [
-            (self.rng.random() + 0.6 * name.is_group, name, members)
+            (name, members)
             for name, members in self.named
             if at_least <= len(members) <= at_most and (groups or not name.is_group)
         ]
-        fitting.sort(key=lambda entry: entry[0])
-        return [(name, members) for _, name, members in fitting]
+        turn = {name.members: self.rng.random() + 0.6 * name.is_group for name, _ in fitting}
+        order = sorted(range(len(fitting)), key=lambda i: (turn[fitting[i][0].members], self.rng.random()))
+        return [fitting[i] for i in order]
 
     def absent_name(self, groups: bool = False) -> Name:
         """A name of nothing in the scene; half of the time something of the same group as what is there."""

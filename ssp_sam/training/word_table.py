@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssp_sam.data.wording import words
+from ssp_sam.data.wording import LAST_MARKS, words
 from ssp_sam.modeling.ssp_sam import SspSam
 from ssp_sam.tokenizer import tokenize
 
@@ -55,12 +55,15 @@ class WordsInUse(nn.Embedding):
 
 def tokens_of_scenes() -> list[int]:
     """Return every token that a phrase about a scene can have, in rising order, padding, start and end included."""
-    # Between others: at the end a comma would become one with the full stop.
-    return sorted({int(token) for word in words() for token in tokenize([f"the {word} the"])[0]})
+    # Between others: at the end a comma would become one with the full stop that every phrase gets. These do.
+    texts = [f"the {word} the" for word in words()] + [f"the{mark}" for mark in LAST_MARKS]
+    return sorted({int(token) for text in texts for token in tokenize([text])[0]})
 
 
 def train_only_words_of_scenes(model: SspSam) -> None:
     """Make parameters of those rows of the token table alone that phrases about scenes use.
+
+    Rows of zeros among them are of words that no run has read so far; they are drawn, so that these words differ.
 
     What a run on scenes learns is the same, for no other row ever has a gradient. But filling gradients of the table's
     49,408 rows with zeros took 63 of the 450 ms in which `tiny`'s two encoders went forward and back through 12 images
@@ -68,4 +71,7 @@ def train_only_words_of_scenes(model: SspSam) -> None:
     """
     embeddings = model.text_encoder.tower.embeddings
     table = embeddings.token_embedding.weight.detach()
-    embeddings.token_embedding = WordsInUse(table, torch.tensor(tokens_of_scenes()))
+    token_ids = torch.tensor(tokens_of_scenes())
+    unread = token_ids[(table[token_ids] == 0).all(dim=1)]
+    table[unread] = torch.randn(len(unread), table.shape[1], device=table.device)
+    embeddings.token_embedding = WordsInUse(table, token_ids)

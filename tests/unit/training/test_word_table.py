@@ -6,7 +6,7 @@ from ssp_sam.config import Preset
 from ssp_sam.data import SceneGenerator
 from ssp_sam.modeling.ssp_sam import SspSam
 from ssp_sam.tokenizer import tokenize
-from ssp_sam.training.word_table import WordsInUse, train_only_words_of_scenes
+from ssp_sam.training.word_table import WordsInUse, tokens_of_scenes, train_only_words_of_scenes
 
 
 @pytest.fixture
@@ -40,6 +40,20 @@ def test_is_saved_and_loaded_as_the_whole_table(table: torch.Tensor) -> None:
     assert torch.equal(before, table), "what was saved is a copy"
     with pytest.raises(RuntimeError, match="weight"):
         part.load_state_dict({})
+
+
+def test_words_that_no_run_has_read_are_drawn_and_others_stay(nano: Preset) -> None:
+    model = SspSam(nano)
+    table = model.text_encoder.tower.embeddings.token_embedding.weight.data
+    first, second = tokens_of_scenes()[1:3]
+    table[[first, second]] = 0
+    before = table.clone()
+    train_only_words_of_scenes(model)
+    after = model.text_encoder.tower.embeddings.token_embedding.state_dict()["weight"]
+    assert not torch.equal(after[first], after[second])
+    assert after[[first, second]].all(dim=1).all()
+    after[[first, second]] = 0
+    assert torch.equal(after, before)
 
 
 def test_the_rows_are_those_of_the_phrases_about_scenes(nano: Preset) -> None:
