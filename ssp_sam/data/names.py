@@ -246,7 +246,6 @@ _DOUBTFUL = {
     "locomotive": "tractor",
     "t-shirt": "necktie",
     "tangerine": "lemon",
-    "wine glass": "cocktail glass",
     "bicycle": "motorcycle",
     "bread": "croissant",
 }

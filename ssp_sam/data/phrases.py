@@ -275,7 +275,8 @@ def _absent(kind: str, view: SceneView) -> str:
     elif kind == "absent-ordinal":
         bare = wording.numbered(name, int(rng.integers(count)), pick(wording.SIDES, rng), rng)
     elif kind == "absent-relation":
-        there = pick(view.candidates(1, groups=False), rng)[0]
+        # Where all things are doubtful for each other's names, nothing is said but of what is not there.
+        there, _ = next(iter(view.candidates(1)), (view.absent_name(), []))
         subject, other = (there, name) if rng.random() < OTHER_ABSENT_SHARE else (name, there)
         other_phrase = wording.with_the(other.singular, rng)
         several = rng.random() < SEVERAL_SHARE

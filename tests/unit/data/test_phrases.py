@@ -336,6 +336,13 @@ def test_either_side_of_an_absent_relation_can_be_what_is_not_there() -> None:
     assert 0.35 < len(from_the_dog) / len(relations) < 0.65
 
 
+def test_things_that_are_doubtful_for_each_other_are_said_by_their_group_alone() -> None:
+    things = [thing("necktie", 10, 10, 20), thing("t-shirt", 50, 50, 20)]
+    found = expressions_for(things, np.random.default_rng(0), 200)
+    assert not any(re.search("shirt|tie", expression.phrase.lower()) for expression in found if expression.mask.any())
+    assert "absent-relation" in {expression.kind for expression in found}
+
+
 def test_colour_is_said_only_where_it_tells_things_apart() -> None:
     apart = [thing("dog", 10, 10, 20, "blue"), thing("dog", 50, 50, 20, "red")]
     alike = [thing("dog", 10, 10, 20, "blue"), thing("dog", 50, 50, 20, "blue")]
