@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.resources
-import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from benchmarks.other_scenes.words import CODES
-
-FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
-"""Where Debian's package puts it."""
+from benchmarks.emoji_font import load_tiles
 
 COLOURS: Mapping[str, tuple[int, int, int]] = {
     "red": (215, 35, 40),
@@ -41,35 +36,12 @@ TINTABLE = (
 )
 """Nouns whose pictures look right in every one of `COLOURS`."""
 
-_FONT_SIZE_PX = 109  # the only one that the font has
-_TILE_SIDE_PX = 180
 _VIVID = 45  # least difference between a pixel's strongest and weakest channel
-
-
-class FontError(Exception):
-    """There is no font to draw with; the message says where it was looked for."""
 
 
 def load_glyphs(font: Path) -> dict[str, Image.Image]:
     """Return the pictures of the nouns, RGBA without empty margins. Raises FontError."""
-    if not font.is_file():
-        raise FontError(f"there is no emoji font at {font}; `make font` installs it at {FONT}")
-    try:
-        face = ImageFont.truetype(str(font), _FONT_SIZE_PX)
-    except OSError as error:
-        raise FontError(f"cannot draw with {font} ({error}); `make font` installs a font at {FONT}") from error
-    glyphs = {}
-    nouns = importlib.resources.files("ssp_sam.data").joinpath("nouns.txt").read_text(encoding="utf-8")
-    for noun in filter(None, nouns.splitlines()):
-        try:
-            character = chr(CODES[noun]) if noun in CODES else unicodedata.lookup(noun.upper())
-        except KeyError:  # a noun that was added to the list since
-            continue
-        tile = Image.new("RGBA", (_TILE_SIDE_PX, _TILE_SIDE_PX))
-        ImageDraw.Draw(tile).text((20, 20), character, font=face, embedded_color=True)
-        if tile.getbbox():
-            glyphs[noun] = tile.crop(tile.getbbox())
-    return glyphs
+    return {noun: tile.crop(tile.getbbox()) for noun, tile in load_tiles(font).items()}
 
 
 def tint(glyph: Image.Image, colour: str) -> Image.Image:

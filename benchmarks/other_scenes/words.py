@@ -24,39 +24,6 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split(","))
 
 
-CODES: Mapping[str, int] = {
-    "backpack": 0x1F392,
-    "basketball": 0x1F3C0,
-    "bear": 0x1F43B,
-    "camel": 0x1F42A,
-    "castle": 0x1F3F0,
-    "drum": 0x1F941,
-    "ear of corn": 0x1F33D,
-    "eggplant": 0x1F346,
-    "ewe": 0x1F411,
-    "fox": 0x1F98A,
-    "frog": 0x1F438,
-    "giraffe": 0x1F992,
-    "house": 0x1F3E0,
-    "kitchen knife": 0x1F52A,
-    "kiwi fruit": 0x1F95D,
-    "laptop": 0x1F4BB,
-    "light bulb": 0x1F4A1,
-    "lion": 0x1F981,
-    "locomotive": 0x1F682,
-    "motorcycle": 0x1F3CD,
-    "panda": 0x1F43C,
-    "pizza": 0x1F355,
-    "robot": 0x1F916,
-    "running shoe": 0x1F45F,
-    "scissors": 0x2702,
-    "sunglasses": 0x1F576,
-    "telephone": 0x260E,
-    "wrapped gift": 0x1F381,
-    "zebra": 0x1F993,
-}
-"""Characters of the nouns that Unicode names otherwise, or by whose name it has another picture."""
-
 SINGLE = _names(
     "bread,broccoli,cherries,french fries,gloves,grapes,jeans,pancakes,popcorn,scissors,socks,sunglasses,fish,"
     "headphone,ice cream"

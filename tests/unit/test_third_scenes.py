@@ -60,6 +60,10 @@ def references(folder: Path) -> list[dict[str, Any]]:
     return json.loads((folder / "grefcoco" / "grefs(unc).json").read_text())
 
 
+def sample_id(reference: dict[str, Any]) -> str:
+    return f"{reference['ref_id']}.{reference['sent_ids'][0]}"
+
+
 def centre_px(is_seen: BoolMask) -> float:
     """The middle between the first and the last place where there is something."""
     places = [i for i, value in enumerate(is_seen) if value]
@@ -77,7 +81,7 @@ def read(folder: Path) -> Iterator[Told]:
     for reference in references(folder):
         things = [seen[i] for i in coco.getAnnIds(reference["image_id"])]
         targets = [seen[i] for i in reference["ann_id"] if i != -1]
-        yield Told(kinds[str(reference["ref_id"])], reference["sentences"][0]["sent"], targets, things)
+        yield Told(kinds[sample_id(reference)], reference["sentences"][0]["sent"], targets, things)
 
 
 @pytest.fixture(scope="module")
@@ -109,15 +113,15 @@ def test_our_reader_finds_every_truth(few: Path) -> None:
     dataset = BENCHMARKS["grefcoco"].open("val", few, few / "train2014")
     coco = COCO(str(few / "grefcoco" / "instances.json"))
     kinds = json.loads((few / "kinds.json").read_text())
-    by_id = {f"{reference['ref_id']}.{reference['sent_ids'][0]}": reference for reference in references(few)}
+    by_id = {sample_id(reference): reference for reference in references(few)}
     samples = [sample for index in range(len(dataset)) for sample in dataset[index].samples]
     assert len(dataset) == FEW
     assert {sample.id for sample in samples} == set(by_id)
-    assert set(kinds) == {str(reference["ref_id"]) for reference in by_id.values()}
+    assert set(kinds) == set(by_id)
     assert len({kind.startswith("absent-") for kind in kinds.values()}) == 2, "there should be phrases of both sorts"
     for sample in samples:
         reference, truth = by_id[sample.id], sample.truth()
-        is_absent = kinds[str(reference["ref_id"])].startswith("absent-")
+        is_absent = kinds[sample.id].startswith("absent-")
         assert reference["no_target"] == (reference["ann_id"] == [-1]) == is_absent
         assert truth.any() == (not is_absent)
         meant = coco.loadAnns([index for index in reference["ann_id"] if index != -1])
