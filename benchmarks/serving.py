@@ -109,7 +109,7 @@ def _many_clients(server: TritonServer, predictor: Predictor, image: Path) -> It
         spent_ms.append(cpu_ms[best])
     for count, name, target in (
         (1, "server: throughput of 32 clients / in process", at_least(0.8)),
-        (MANY_PHRASES, f"server: the same with {MANY_PHRASES} phrases a request", None),
+        (MANY_PHRASES, f"server: throughput of 32 clients with {MANY_PHRASES} phrases a request / in process", None),
     ):
         how = (
             f"32 clients, {count} phrase(s) a request, images known, 3 turns of {loads[count].requests} requests; "

@@ -48,7 +48,7 @@ def config_text(
     kind = pb.ModelInstanceGroup.KIND_AUTO if model.uses_device else pb.ModelInstanceGroup.KIND_CPU
     config.instance_group.add(kind=kind, count=model.instances)
     # No delay: while one batch is computed the next one gathers. No bound: release 24.10 dies of a segmentation fault
-    # when a queue refuses a step of an ensemble (triton-inference-server/core#466); `segment` bounds what it takes in.
+    # when a queue refuses a step of an ensemble; `segment` bounds what it takes in.
     config.dynamic_batching.max_queue_delay_microseconds = 0
     config.model_warmup.append(_warmup(model))
     if accelerator is not None:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 IOU_MIN = {"fp32": 0.999, "fp16": 0.99}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=IOU_MIN)
 def served(
     golden_checkpoint: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[SegmentationClient, str, str]]:
@@ -41,13 +41,6 @@ def served(
         server.check()
 
 
-# A CPU takes minutes in 16 bits, and one variant tells what they do to the masks.
-@pytest.mark.parametrize(
-    ("golden_checkpoint", "served"),
-    [("mini224", "fp32"), ("mini336", "fp32"), ("mini224", "fp16")],
-    indirect=True,
-    scope="module",
-)
 def test_served_masks_are_those_of_the_published_code(served: tuple[SegmentationClient, str, str]) -> None:
     client, variant, dtype = served
     golden = np.load(ROOT / "tests" / "goldens" / f"{variant}_open.npz")
