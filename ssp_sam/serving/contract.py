@@ -357,6 +357,11 @@ def answer_tensors(preset: Preset) -> tuple[Tensor, ...]:
     )
 
 
+def of_phrases(preset: Preset) -> tuple[Tensor, ...]:
+    """Return what callers send and get of each phrase; the rest is about the image or the request."""
+    return tuple(tensor for tensor in (EXPRESSIONS, *answer_tensors(preset)) if tensor.dims[0] == -1)
+
+
 def segment_model(preset: Preset) -> Model:
     """Return the main entry: it keeps image features, so an image that was sent before goes by its id."""
     return Model(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -19,12 +19,17 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class ModelCall:
-    """Rows for a model of the server: inputs by name, each with its batch dimension, and the outputs wanted."""
+    """Rows for a model of the server: inputs by name, each with its batch dimension, and the outputs wanted.
+
+    subject: calls of one row with equal subjects, other than None, differ in nothing but the lists that they bring (see
+    `JoinedCalls`).
+    """
 
     model: str
     inputs: Mapping[str, Array]
     outputs: Sequence[str]
     timeout_s: float | None = None
+    subject: Hashable = None
 
 
 class CallModel(Protocol):
@@ -37,7 +42,7 @@ class CallModel(Protocol):
 class _Waiting:
     """A call of one row, who waits for its answer, and until when, on the clock of `time.monotonic`.
 
-    form: calls of the same form can be rows of one call.
+    row_form: calls of the same one can be rows of one call. list_form: calls of the same one can share a row.
     """
 
     def __init__(self, call: ModelCall) -> None:
@@ -45,16 +50,62 @@ class _Waiting:
         self.answer: asyncio.Future[dict[str, Array]] = asyncio.get_running_loop().create_future()
         self.until_s = math.inf if call.timeout_s is None else time.monotonic() + call.timeout_s
         shapes = sorted((name, values.shape, values.dtype.char) for name, values in call.inputs.items())
-        self.form = call.model, tuple(call.outputs), tuple(shapes)
+        self.row_form = call.model, tuple(call.outputs), tuple(shapes)
+        alone = id(self) if call.subject is None else None
+        self.list_form = call.model, tuple(call.outputs), call.subject, alone
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Calls that are made as one.
+
+    lists: None if each is a row of it, else they share a row, in which the inputs and outputs of these names are lists,
+    one behind the other. lengths: how much of the joined axis is each one's.
+    """
+
+    members: Sequence[_Waiting]
+    lists: Set[str] | None
+    lengths: Sequence[int]
+
+    @property
+    def _axis(self) -> int:
+        return 0 if self.lists is None else 1
+
+    def _is_joined(self, name: str) -> bool:
+        return self.lists is None or name in self.lists
+
+    def call(self) -> ModelCall:
+        """Return the one call, which may last until the last of the members gives up."""
+        first = self.members[0].call
+        until_s = max(member.until_s for member in self.members)
+        timeout_s = None if until_s == math.inf else max(0.0, until_s - time.monotonic())
+        if len(self.members) == 1:
+            return replace(first, timeout_s=timeout_s)
+        inputs = {
+            name: np.concatenate([member.call.inputs[name] for member in self.members], axis=self._axis)
+            if self._is_joined(name)
+            else values
+            for name, values in first.inputs.items()
+        }
+        return replace(first, inputs=inputs, timeout_s=timeout_s)
+
+    def parts(self, answer: Mapping[str, Array]) -> Iterator[tuple[_Waiting, dict[str, Array]]]:
+        """Yield each member and its part of the answer."""
+        ends = np.cumsum(self.lengths)
+        for member, length, end in zip(self.members, self.lengths, ends, strict=True):
+            own = (slice(None),) * self._axis + (slice(end - length, end),)
+            yield member, {name: values[own] if self._is_joined(name) else values for name, values in answer.items()}
 
 
 class JoinedCalls:
     """A `CallModel` for calls of one row each: while `at_once` are under way, those that wait are joined.
 
-    Nobody waits for company: a call that finds room begins at once. Under load each call then carries as many rows as
-    have come meanwhile, and what a call costs by itself is paid once for all of them. The first to come is the first to
-    go, with those of its form, whoever came in between. A call that nobody waits for any more is not made. Where a
-    joined call fails, its rows are tried one by one, so that each gets its own answer or error.
+    Nobody waits for company: a call that finds room begins at once. Under load each call then carries as much as has
+    come meanwhile, and what a call costs by itself is paid once for all of it. The first to come is the first to go,
+    with those of its form, whoever came in between: as rows of one call, or, where calls are about the same subject,
+    with their lists in one row, so that what they share is sent and computed once; whichever takes more along. A call
+    that nobody waits for any more is not made. Where a joined call fails, its members are tried one by one, so that
+    each gets its own answer or error.
 
     It belongs to one asyncio event loop.
 
@@ -62,10 +113,21 @@ class JoinedCalls:
         call: makes the calls.
         at_once: how many calls may be under way.
         rows_max: says how many calls like this one may become one.
+        lists: the inputs and outputs that list things along axis 1, each of which is answered by itself.
+        length_max: how long lists may become when calls share a row.
     """
 
-    def __init__(self, call: CallModel, *, at_once: int, rows_max: Callable[[ModelCall], int]) -> None:
+    def __init__(
+        self,
+        call: CallModel,
+        *,
+        at_once: int,
+        rows_max: Callable[[ModelCall], int],
+        lists: Set[str] = frozenset(),
+        length_max: int = 0,
+    ) -> None:
         self._call, self._at_once, self._rows_max = call, at_once, rows_max
+        self._lists, self._length_max = lists, length_max
         self._waiting: list[_Waiting] = []
         self._under_way: set[asyncio.Task[None]] = set()
 
@@ -77,8 +139,8 @@ class JoinedCalls:
         return await waiting.answer
 
     def _begin(self) -> None:
-        while len(self._under_way) < self._at_once and (rows := self._next()):
-            task = asyncio.ensure_future(self._answer(rows))
+        while len(self._under_way) < self._at_once and (group := self._next()):
+            task = asyncio.ensure_future(self._answer(group))
             self._under_way.add(task)
             task.add_done_callback(self._ended)
 
@@ -86,38 +148,47 @@ class JoinedCalls:
         self._under_way.discard(task)
         self._begin()
 
-    def _next(self) -> list[_Waiting]:
+    def _next(self) -> _Group | None:
         """Take those that go next from those that wait."""
         waiting = [each for each in self._waiting if not each.answer.done()]
-        chosen: list[_Waiting] = []
-        if waiting:
-            form, most = waiting[0].form, self._rows_max(waiting[0].call)
-            chosen = [each for each in waiting if each.form == form][:most]
-        self._waiting = [each for each in waiting if each not in chosen]
-        return chosen
+        group = max(self._in_a_row(waiting), self._as_rows(waiting), key=self._items) if waiting else None
+        self._waiting = [each for each in waiting if group and each not in group.members]
+        return group
 
-    async def _answer(self, rows: Sequence[_Waiting]) -> None:
+    def _as_rows(self, waiting: Sequence[_Waiting]) -> _Group:
+        first = waiting[0]
+        rows = [each for each in waiting if each.row_form == first.row_form][: self._rows_max(first.call)]
+        return _Group(rows, None, [1] * len(rows))
+
+    def _in_a_row(self, waiting: Sequence[_Waiting]) -> _Group:
+        """Return the first that waits, with those that can share its row."""
+        first = waiting[0]
+        members, lengths = [first], [self._length(first.call)]
+        for each in waiting[1:]:
+            length = self._length(each.call)
+            if each.list_form == first.list_form and sum(lengths) + length <= self._length_max:
+                members.append(each)
+                lengths.append(length)
+        return _Group(members, self._lists, lengths)
+
+    def _length(self, call: ModelCall) -> int:
+        """Return how long the lists are that a call brings; 1 if it brings none."""
+        return next((values.shape[1] for name, values in call.inputs.items() if name in self._lists), 1)
+
+    def _items(self, group: _Group) -> int:
+        return sum(self._length(member.call) for member in group.members)
+
+    async def _answer(self, group: _Group) -> None:
         try:
-            answers = await self._call(_joined(rows))
+            answer = await self._call(group.call())
         except Exception as error:
-            if len(rows) > 1 and isinstance(error, SegmentationError):
-                await asyncio.gather(*(self._answer([row]) for row in rows))
+            if len(group.members) > 1 and isinstance(error, SegmentationError):
+                await asyncio.gather(*(self._answer(_Group([member], None, [1])) for member in group.members))
                 return
-            for row in rows:
-                if not row.answer.done():
-                    row.answer.set_exception(error)
+            for member in group.members:
+                if not member.answer.done():
+                    member.answer.set_exception(error)
         else:
-            for index, row in enumerate(rows):
-                if not row.answer.done():
-                    row.answer.set_result({name: values[index : index + 1] for name, values in answers.items()})
-
-
-def _joined(rows: Sequence[_Waiting]) -> ModelCall:
-    """Return one call of all rows, which may last until the last of them gives up."""
-    first = rows[0].call
-    until_s = max(row.until_s for row in rows)
-    timeout_s = None if until_s == math.inf else max(0.0, until_s - time.monotonic())
-    if len(rows) == 1:
-        return replace(first, timeout_s=timeout_s)
-    inputs = {name: np.concatenate([row.call.inputs[name] for row in rows]) for name in first.inputs}
-    return replace(first, inputs=inputs, timeout_s=timeout_s)
+            for member, part in group.parts(answer):
+                if not member.answer.done():
+                    member.answer.set_result(part)

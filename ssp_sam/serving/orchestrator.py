@@ -82,7 +82,8 @@ class Orchestrator:
 
     A request beyond `max_in_flight` is refused at once: a queue that only grows helps nobody. phrase_calls: as many
     calls are under way at once that lead phrases through the stages; requests that come meanwhile are joined to calls
-    of up to `rows_per_call` of them (see `JoinedCalls`) and `preset.phrases_per_chunk` phrases.
+    of up to `preset.phrases_per_chunk` phrases (see `JoinedCalls`): up to `rows_per_call` of them, or any number if all
+    are about the same image.
     """
 
     def __init__(
@@ -97,10 +98,16 @@ class Orchestrator:
     ) -> None:
         self.call = call
         self.rows_per_call = rows_per_call
-        self.call_phrases = JoinedCalls(call, at_once=phrase_calls, rows_max=self._rows_max)
+        self.phrases_per_chunk = preset.phrases_per_chunk
+        self.call_phrases = JoinedCalls(
+            call,
+            at_once=phrase_calls,
+            rows_max=self._rows_max,
+            lists={tensor.name for tensor in contract.of_phrases(preset)},
+            length_max=self.phrases_per_chunk,
+        )
         self.cache = cache
         self.max_in_flight = max_in_flight
-        self.phrases_per_chunk = preset.phrases_per_chunk
         self.in_flight = 0
         self.rejected = 0
         self.sam_image = contract.sam_image(preset).name
@@ -123,11 +130,11 @@ class Orchestrator:
 
     async def _segment(self, request: SegmentRequest) -> dict[str, Array]:
         image_id, features = await self._in_time(request, self._image_features(request))
-        answer = await self._in_time(request, self._phrases(request, features))
+        answer = await self._in_time(request, self._phrases(request, image_id, features))
         answer[contract.IMAGE_ID.name] = np.array([[image_id.encode()]], dtype=np.object_)
         return {name: answer[name] for name in request.outputs}
 
-    async def _phrases(self, request: SegmentRequest, features: ImageFeatures) -> dict[str, Array]:
+    async def _phrases(self, request: SegmentRequest, image_id: str, features: ImageFeatures) -> dict[str, Array]:
         """Return those of the outputs asked for that depend on the phrases."""
         _check_wanted(request)
         inputs = {
@@ -140,7 +147,10 @@ class Orchestrator:
         }
         # Triton takes none to mean all.
         outputs = sorted(request.outputs - {contract.IMAGE_ID.name}) or [contract.SCORE.name]
-        return await self.call_phrases(ModelCall(contract.SEGMENT_PHRASES, inputs, outputs, _time_left_s(request)))
+        subject = image_id, request.mask_format, request.mask_threshold
+        return await self.call_phrases(
+            ModelCall(contract.SEGMENT_PHRASES, inputs, outputs, _time_left_s(request), subject)
+        )
 
     def _rows_max(self, call: ModelCall) -> int:
         phrases = call.inputs[contract.EXPRESSIONS.name].shape[1]

@@ -3,7 +3,8 @@
 `python -m ssp_sam.training.grow --checkpoint runs/tiny/best.safetensors --position-waves --out runs/grown.safetensors`
 
 New blocks add nothing to begin with (their last projections are zero): what the checkpoint has learned stays. Those of
-CLIP's image tower go before the blocks with two streams, those of SAM's image encoder behind all others.
+CLIP's image tower go before the blocks with two streams, those of its text tower and of SAM's image encoder behind all
+others.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ssp_sam.checkpoint import load_safetensors, split_trained
+from ssp_sam.checkpoint import StateDict, load_safetensors, split_trained
 from ssp_sam.config import Preset, get_preset
 from ssp_sam.data import DataError
 from ssp_sam.errors import InvalidArgumentError, SegmentationError
-from ssp_sam.modeling.ssp_sam import SspSam
+from ssp_sam.modeling.ssp_sam import STAGES, SspSam
+from ssp_sam.serving.repository import weights_path
 from ssp_sam.training.batches import Batch, BatchForm
 from ssp_sam.training.config import ConfigError, DataConfig, load_config
 from ssp_sam.training.files import save_weights
@@ -50,6 +52,7 @@ def grow(parameters: Mapping[str, Tensor], preset: Preset, source: str | Path) -
     model, grown = SspSam(preset), dict(parameters)
     for tower in (
         _Tower("clip_image_encoder.blocks", preset.clip.surgery_layers, ("attn.proj", "mlp.2")),
+        _Tower("text_encoder.tower.encoder.layers", 0, ("self_attn.out_proj", "mlp.fc2")),
         _Tower("sam_image_encoder.vit.blocks", 0, ("attn.proj", "mlp.lin2")),
     ):
         grown = _with_new_blocks(grown, model, tower, source)
@@ -88,6 +91,13 @@ def _with_new_blocks(
     return grown
 
 
+def _read(path: Path) -> StateDict:
+    if not path.is_dir():
+        return load_safetensors(path)
+    parts = {stage: load_safetensors(weights_path(path, stage)) for stage in STAGES}
+    return {f"{stage}.{key}": value for stage, part in parts.items() for key, value in part.items()}
+
+
 def _scenes(preset: Preset, data: DataConfig) -> Batch:
     form = BatchForm(preset, sam_images=False)
     return SceneBatches(form, data, split="train", targets="phrases", images=SCENES, expressions=1)[0]
@@ -96,7 +106,7 @@ def _scenes(preset: Preset, data: DataConfig) -> Batch:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return 0, or 1 if the checkpoint or the scenes cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m ssp_sam.training.grow", description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="safetensors file of the whole model")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="safetensors file or served repository")
     parser.add_argument("--preset", default="tiny", help="preset to grow it to (default: %(default)s)")
     parser.add_argument("--config", type=Path, help="TOML of the training, for its nouns and drawing styles")
     parser.add_argument("--position-waves", action="store_true", help="add waves to CLIP's positional embeddings")
@@ -106,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         preset = get_preset(arguments.preset)
         torch.manual_seed(0)
-        model = grow(load_safetensors(arguments.checkpoint), preset, arguments.checkpoint)
+        model = grow(_read(arguments.checkpoint), preset, arguments.checkpoint)
         changes = [
             change
             for asked, change in ((arguments.position_waves, add_waves), (arguments.position_carriers, carry_waves))

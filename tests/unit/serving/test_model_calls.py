@@ -37,6 +37,31 @@ class Doubler:
         return dict.fromkeys(call.outputs, 2 * values)
 
 
+class Adder:
+    """A `CallModel` of one row: adds the row's `shared` number to its list `x`; tells `shared` as well."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[list[float], int]] = []
+        self.gate = asyncio.Event()
+
+    async def __call__(self, call: ModelCall) -> dict[str, Array]:
+        values, shared = call.inputs["x"], call.inputs["shared"]
+        self.calls.append((values[0].tolist(), len(shared)))
+        await self.gate.wait()
+        if (values < 0).any():
+            raise InvalidArgumentError(f"negative: {values[0].tolist()}")
+        return {"y": values + shared, "shared": shared}
+
+
+def some(values: list[float], shared: float, subject: str | None = "s") -> ModelCall:
+    return ModelCall(
+        "adder",
+        {"x": np.array([values]), "shared": np.array([[shared]])},
+        ["y", "shared"],
+        subject=subject and f"{subject}{shared}",
+    )
+
+
 def one(value: float, *, width: int = 1, output: str = "y", timeout_s: float | None = None) -> ModelCall:
     return ModelCall("doubler", {"x": np.full((1, width), float(value))}, [output], timeout_s)
 
@@ -169,6 +194,72 @@ def test_a_joined_call_may_last_as_long_as_its_most_patient_row(
         else:
             assert found is not None
             assert at_most - 1 < found < at_most  # the time that it waited is gone
+
+    run(main())
+
+
+def lists_joined(model: Adder, length_max: int = 8, rows_max: int = 1) -> JoinedCalls:
+    return JoinedCalls(model, at_once=1, rows_max=lambda call: rows_max, lists={"x", "y"}, length_max=length_max)
+
+
+def test_calls_about_the_same_subject_share_a_row() -> None:
+    async def main() -> None:
+        model = Adder()
+        joined = lists_joined(model)
+        calls = [some([0], 5), some([1], 5), some([2], 7), some([3, 4], 5), some([5], 5)]
+        tasks = await begin(joined, *calls)
+        model.gate.set()
+        answers = await asyncio.gather(*tasks)
+        assert model.calls == [([0], 1), ([1, 3, 4, 5], 1), ([2], 1)]
+        for call, answer in zip(calls, answers, strict=True):
+            np.testing.assert_array_equal(answer["y"], call.inputs["x"] + call.inputs["shared"])
+            np.testing.assert_array_equal(answer["shared"], call.inputs["shared"])
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("calls", "made"),
+    [
+        ([some([1, 2], 5), some([3, 4], 5), some([6], 5)], [[1, 2, 6], [3, 4]]),  # three at most
+        ([some([1, 2, 3, 4], 5), some([6], 5)], [[1, 2, 3, 4], [6]]),  # who brings more goes alone
+        ([some([1], 5, subject=None), some([2], 5, subject=None)], [[1], [2]]),
+    ],
+)
+def test_what_does_not_fit_a_row_waits(calls: list[ModelCall], made: list[list[float]]) -> None:
+    async def main() -> None:
+        model = Adder()
+        tasks = await begin(lists_joined(model, length_max=3), some([0], 5), *calls)
+        model.gate.set()
+        await asyncio.gather(*tasks)
+        assert [values for values, _ in model.calls] == [[0], *made]
+
+    run(main())
+
+
+@pytest.mark.parametrize(("rows_max", "rows", "length"), [(3, 3, 1), (2, 1, 2)])
+def test_calls_are_joined_in_the_way_that_takes_more_along(rows_max: int, rows: int, length: int) -> None:
+    async def main() -> None:
+        model = Adder()
+        joined = lists_joined(model, rows_max=rows_max)
+        tasks = await begin(joined, some([0], 5), some([1], 5), some([2], 7), some([3], 5))
+        model.gate.set()
+        await asyncio.gather(*tasks)
+        values, shared = model.calls[1]
+        assert (shared, len(values)) == (rows, length)
+
+    run(main())
+
+
+def test_an_error_in_a_shared_row_is_that_of_its_own_call() -> None:
+    async def main() -> None:
+        model = Adder()
+        tasks = await begin(lists_joined(model), some([0], 5), some([1], 5), some([-2], 5), some([3, 4], 5))
+        model.gate.set()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(answers[2], InvalidArgumentError)
+        assert answers[2].message == "negative: [-2]"
+        assert [answers[n]["y"].tolist() for n in (0, 1, 3)] == [[[5]], [[6]], [[8, 9]]]
 
     run(main())
 

@@ -43,6 +43,7 @@ class Call:
         self.answer = answer
         self.calls: list[tuple[str, frozenset[str]]] = []
         self.timeouts_s: list[float | None] = []
+        self.expressions_shapes: list[tuple[int, ...]] = []
         self.before: dict[str, Callable[[], Awaitable[None]]] = {}
 
     async def __call__(self, call: ModelCall) -> dict[str, Array]:
@@ -50,6 +51,8 @@ class Call:
         assert model in CALLED
         self.calls.append((model, frozenset(outputs)))
         self.timeouts_s.append(call.timeout_s)
+        if contract.EXPRESSIONS.name in inputs:
+            self.expressions_shapes.append(inputs[contract.EXPRESSIONS.name].shape)
         assert outputs, "Triton takes none to mean all"
         known = {tensor.name: tensor for tensor in MODELS[model].inputs}
         assert {name for name, tensor in known.items() if not tensor.optional} <= inputs.keys() <= known.keys()
@@ -69,10 +72,11 @@ class Call:
 
 
 def zeros(model: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Answer with arrays of the right shape for one phrase; for tests of the flow alone."""
+    """Answer with arrays of the right shape; for tests of the flow alone."""
     rows = len(next(iter(inputs.values())))
+    phrases = inputs[contract.EXPRESSIONS.name].shape[1] if contract.EXPRESSIONS.name in inputs else 1
     return {
-        tensor.name: np.zeros((rows, *(1 if dim == -1 else dim for dim in tensor.dims)), tensor.numpy_dtype)
+        tensor.name: np.zeros((rows, *(phrases if dim == -1 else dim for dim in tensor.dims)), tensor.numpy_dtype)
         for tensor in MODELS[model].outputs
     }
 
@@ -190,6 +194,38 @@ def test_identical_images_in_flight_are_computed_once() -> None:
 
     run(main())
     assert {call.counts()[model] for model in IMAGE_STAGES} == {2}
+
+
+def test_requests_about_an_image_share_a_row_and_get_what_they_would_alone(
+    predictor: Predictor, stages: Mapping[str, Stage], make_png
+) -> None:
+    one, other = make_png(70, 50), make_png(40, 60)
+    asked = [(one, ["dog"]), (one, ["cat"]), (other, ["dog"]), (one, ["the red cat", "ü"]), (one, ["dog"])]
+    call = Call(from_stages(stages))
+
+    async def main() -> None:
+        served = orchestrator(call, phrase_calls=1)
+        for image in (one, other):
+            await served.segment(request(image=image))
+        call.expressions_shapes.clear()
+        busy = [served.segment(request(image=other))]
+        raw = [request(image=one, mask_format=b"raw"), request(image=one, mask_threshold=1.0)]
+        sent = [request(image=image, phrases=phrases, outputs=ANSWER) for image, phrases in asked]
+        _, *answers = await asyncio.gather(*busy, *map(served.segment, sent), *map(served.segment, raw))
+        for (image, phrases), answer in zip(asked, answers[: len(asked)], strict=True):
+            for n, wanted in enumerate(predictor.segment(image, phrases)):
+                mask = decode_rle(answer[contract.MASKS.name][0, n], *wanted.mask.shape)
+                np.testing.assert_array_equal(mask, wanted.mask)
+                assert answer[contract.SCORE.name][0, n] == pytest.approx(wanted.score, abs=1e-6)
+            for tensor in contract.segment_model(TINY).outputs:
+                shape = tuple(len(phrases) if dim == -1 else dim for dim in tensor.dims)
+                assert answer[tensor.name].shape == (1, *shape), tensor.name
+        in_one_row = predictor.segment(one, ["dog"], mask_threshold=0.0)[0].mask
+        assert answers[len(asked)][contract.MASKS.name][0, 0] == in_one_row.tobytes()
+
+    run(main())
+    # All of one image that ask in the same way; those that ask in another are rows of their own.
+    assert sorted(call.expressions_shapes) == [(1, 1), (1, 1), (1, 5), (2, 1)]
 
 
 def test_an_unknown_image_id_is_not_found() -> None:

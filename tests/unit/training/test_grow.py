@@ -5,20 +5,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssp_sam.config import PRESETS, Preset
+from ssp_sam.config import PRESETS, Preset, get_preset
 from ssp_sam.errors import InvalidArgumentError
 from ssp_sam.modeling.ssp_sam import SspSam
 from ssp_sam.tokenizer import tokenize
 from ssp_sam.training import grow as grow_module
 from ssp_sam.training.files import load_weights, save_weights
 from ssp_sam.training.grow import grow, main
+from ssp_sam.training.initial import read_stages
 
 
 @pytest.fixture
 def deep(nano: Preset) -> Preset:
     """`nano` with more blocks."""
     return replace(
-        nano, clip=replace(nano.clip, layers=4), sam=replace(nano.sam, depth=4, global_blocks=(1, 3)), name="deep"
+        nano,
+        clip=replace(nano.clip, layers=4, text_layers=3),
+        sam=replace(nano.sam, depth=4, global_blocks=(1, 3)),
+        name="deep",
     )
 
 
@@ -48,6 +52,8 @@ def test_every_new_block_learns(nano: Preset, deep: Preset) -> None:
             is_new = not any(block.attn.proj.weight.flatten().tolist())
             assert is_new == (index in new)
             assert block.attn.qkv.weight.std() > 0  # else its projection would never get a gradient
+    new = [not layer.mlp.fc2.weight.any() for layer in model.text_encoder.tower.encoder.layers]
+    assert new == [index >= nano.clip.text_layers for index in range(3)]
 
 
 def test_what_cannot_grow_is_told(nano: Preset, deep: Preset) -> None:
@@ -84,3 +90,13 @@ def test_the_command_writes_a_checkpoint(
         assert changed in different and "conv1.weight" not in different
     assert main(["--checkpoint", str(tmp_path / "none"), "--preset", "deep", "--out", str(grown)]) == 1
     assert "none" in capsys.readouterr().err
+
+
+def test_the_command_takes_a_served_repository(tiny_repository: Path, tmp_path: Path) -> None:
+    grown = tmp_path / "grown.safetensors"
+    assert main(["--checkpoint", str(tiny_repository), "--out", str(grown)]) == 0
+    preset = get_preset("tiny")
+    loaded = load_weights(grown, preset)
+    for stage, parameters in read_stages(tiny_repository, None, preset).items():
+        found = loaded.get_submodule(stage).state_dict()
+        assert all(torch.equal(found[name], value.float()) for name, value in parameters.items()), stage
