@@ -82,8 +82,8 @@ class Orchestrator:
 
     A request beyond `max_in_flight` is refused at once: a queue that only grows helps nobody. phrase_calls: as many
     calls are under way at once that lead phrases through the stages; requests that come meanwhile are joined to calls
-    of up to `preset.phrases_per_chunk` phrases (see `JoinedCalls`): up to `rows_per_call` of them, or any number if all
-    are about the same image.
+    of up to `rows_per_call` of them and `preset.phrases_per_chunk` phrases, or of `rows_per_call` phrases about one
+    image (see `JoinedCalls`). Longer calls are no gain: several at once are what keeps all stages at work.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Orchestrator:
             at_once=phrase_calls,
             rows_max=self._rows_max,
             lists={tensor.name for tensor in contract.of_phrases(preset)},
-            length_max=self.phrases_per_chunk,
+            length_max=rows_per_call,
         )
         self.cache = cache
         self.max_in_flight = max_in_flight
