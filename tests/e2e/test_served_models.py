@@ -121,11 +121,13 @@ def test_sixteen_clients_with_mixed_images_sizes_and_phrase_counts(
         assert_equal(answer, [expected[which][phrase] for phrase in phrases])
 
     batches_before = caller.statistics(contract.MASK_DECODER)
+    requests = 48
     with ThreadPoolExecutor(16) as pool:
-        assert len(list(pool.map(ask, range(48)))) == 48
+        assert len(list(pool.map(ask, range(requests)))) == requests
     now = caller.statistics(contract.MASK_DECODER)
-    requests = now.inference_count - batches_before.inference_count
-    assert requests == 48
+    rows = now.inference_count - batches_before.inference_count
+    # Requests about one image may share a row of `segment`'s.
+    assert rows == requests if model == contract.SEGMENT_ENSEMBLE else 0 < rows <= requests
     assert now.execution_count - batches_before.execution_count < requests, "nothing was batched"
 
 
