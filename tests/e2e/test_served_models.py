@@ -120,11 +120,12 @@ def test_sixteen_clients_with_mixed_images_sizes_and_phrase_counts(
         answer = caller.ask(model, image=images[which], expressions=encoded(phrases))
         assert_equal(answer, [expected[which][phrase] for phrase in phrases])
 
-    batches_before = caller.statistics(contract.MASK_DECODER)
+    batches_before, asked_before = caller.statistics(contract.MASK_DECODER), caller.statistics(model).inference_count
     requests = 48
     with ThreadPoolExecutor(16) as pool:
         assert len(list(pool.map(ask, range(requests)))) == requests
     now = caller.statistics(contract.MASK_DECODER)
+    assert caller.statistics(model).inference_count - asked_before == requests
     rows = now.inference_count - batches_before.inference_count
     # Requests about one image may share a row of `segment`'s.
     assert rows == requests if model == contract.SEGMENT_ENSEMBLE else 0 < rows <= requests
