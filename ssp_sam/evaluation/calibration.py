@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,37 +23,48 @@ AREAS_PX512 = (50.0, 100.0, 150.0, 200.0, 300.0, 400.0, 600.0, 800.0, 1200.0)
 SCORES = tuple(round(0.02 * step, 2) for step in range(31))
 SIMILARITIES = 81
 AS_GOOD_GIOU = 0.002
+KEPT_TARGETS = 0.975
 
 _SAME_ESTIMATE = 1e-4
+
+
+class _Merit(NamedTuple):
+    """Figures of a calibration, as in `ssp_sam.evaluation.metrics.Metrics`."""
+
+    giou: float
+    n_acc: float
+    t_acc: float
 
 
 def fit(answers: Sequence[Answer]) -> Calibration:
     """Return the calibration that suits these answers best: thresholds with a high gIoU, scores that mean IoU.
 
-    Of the thresholds whose gIoU is `AS_GOOD_GIOU` from the highest or less, those that take away the fewest targets: so
-    small a difference is chance, and pictures unlike these have smaller similarities. Scores are those of answers that
-    pass the thresholds of area and similarity: of others nobody sees a mask. Raises ValueError if no answer has a mask.
+    Of the thresholds whose gIoU is at most `AS_GOOD_GIOU` below the highest (so small a difference is chance), those
+    that tell most of what is absent and leave `KEPT_TARGETS` of the targets; if none leaves so many, those that leave
+    most. Scores are those of answers that pass the thresholds of area and similarity: of others nobody sees a mask.
+    Raises ValueError if no answer has a mask.
     """
     knots = score_knots(*raw_and_true(answers))
     thresholds = product(AREAS_PX512, SCORES, (None, *_similarities_to_try(answers)))
-    chosen = _mildest_of_the_best([Calibration(knots, *each) for each in thresholds], answers)
+    chosen = _chosen([Calibration(knots, *each) for each in thresholds], answers)
     without_score = replace(chosen, no_target_score=0.0)
     passing = [answer for answer in answers if not answer.is_no_target(without_score)]
     if not passing:  # of a model that is better off saying nothing
         return chosen
     knots = score_knots(*raw_and_true(passing))
     rescored = [replace(chosen, score_knots=knots, no_target_score=score) for score in SCORES]
-    return _mildest_of_the_best(rescored, answers)
+    return _chosen(rescored, answers)
 
 
-def _mildest_of_the_best(candidates: Sequence[Calibration], answers: Sequence[Answer]) -> Calibration:
+def _chosen(candidates: Sequence[Calibration], answers: Sequence[Answer]) -> Calibration:
     """Choose as `fit` says among calibrations with the same scores."""
     merit = _merit(answers, candidates[0].score_knots)
     merits = [merit(candidate) for candidate in candidates]
-    highest = max(giou for giou, _ in merits)
-    good = [pair for pair in zip(merits, candidates, strict=True) if pair[0][0] >= highest - AS_GOOD_GIOU]
-    _, mildest = max(good, key=lambda pair: (pair[0][1], pair[0][0]))
-    return mildest
+    highest = max(each.giou for each in merits)
+    good = [pair for pair in zip(merits, candidates, strict=True) if pair[0].giou >= highest - AS_GOOD_GIOU]
+    if mild := [pair for pair in good if pair[0].t_acc >= KEPT_TARGETS]:
+        return max(mild, key=lambda pair: (pair[0].n_acc, pair[0].giou))[1]
+    return max(good, key=lambda pair: (pair[0].t_acc, pair[0].giou))[1]
 
 
 def _similarities_to_try(answers: Iterable[Answer]) -> list[float]:
@@ -103,8 +115,8 @@ def _pooled(a: tuple[float, float, int], b: tuple[float, float, int]) -> tuple[f
     return (a[0] * a[2] + b[0] * b[2]) / count, (a[1] * a[2] + b[1] * b[2]) / count, count
 
 
-def _merit(answers: Sequence[Answer], knots: Knots) -> Callable[[Calibration], tuple[float, float]]:
-    """Return what tells gIoU and T-acc (1 where there is no target) of a calibration with these scores.
+def _merit(answers: Sequence[Answer], knots: Knots) -> Callable[[Calibration], _Merit]:
+    """Return what tells the merit of a calibration with these scores; an accuracy of no phrase is 1.
 
     The same as `summarize` of `Answer.judged`, but for thousands of calibrations a second.
     """
@@ -113,9 +125,12 @@ def _merit(answers: Sequence[Answer], knots: Knots) -> Callable[[Calibration], t
     absent = np.array([answer.overlap.truth_px == 0 for answer in answers])
     iou = np.array([0.0 if answer.overlap.truth_px == 0 else answer.overlap.iou for answer in answers])
 
-    def merit(calibration: Calibration) -> tuple[float, float]:
+    def share(right: npt.NDArray[np.bool_]) -> float:
+        return float(right.mean()) if len(right) else 1.0
+
+    def merit(calibration: Calibration) -> _Merit:
         nothing = calibration.is_no_target(area_px512, score, peak)
-        found = ~nothing[~absent]
-        return float(np.where(nothing, absent, iou).mean()), float(found.mean()) if len(found) else 1.0
+        giou = float(np.where(nothing, absent, iou).mean())
+        return _Merit(giou, n_acc=share(nothing[absent]), t_acc=share(~nothing[~absent]))
 
     return merit

@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 
 from ssp_sam.evaluation.answers import Answer
-from ssp_sam.evaluation.calibration import KNOTS_MAX, _merit, expected_calibration_error, fit, raw_and_true, score_knots
+from ssp_sam.evaluation.calibration import (
+    KEPT_TARGETS,
+    KNOTS_MAX,
+    _merit,
+    expected_calibration_error,
+    fit,
+    raw_and_true,
+    score_knots,
+)
 from ssp_sam.evaluation.metrics import Overlap, summarize
 from ssp_sam.postprocess import Calibration
 
@@ -73,14 +81,29 @@ def test_scores_are_those_of_answers_that_are_given() -> None:
     assert score_knots(*raw_and_true(right + wrong))[0][1] < 0.65
 
 
-def test_of_thresholds_as_good_the_mildest_is_taken() -> None:
-    """Between 0.1 and 0.2 are as many wrong answers as right ones, which are nearly perfect: nothing is to be had."""
+def test_of_thresholds_as_good_those_that_tell_most_of_what_is_absent_and_leave_the_targets_are_taken() -> None:
+    """Between 0.11 and 0.15 are as many wrong answers as right ones, which are nearly perfect: no gIoU is to be had."""
     right = [answer(5000, 5000, 5000, 0.9, similarity) for similarity in np.linspace(0.3, 0.5, 200)]
     wrong = [answer(5000, 0, 0, 0.9, similarity) for similarity in np.linspace(0.0, 0.1, 60)]
     mixed = [answer(5000, 5000 * (i % 2), 5000 * (i % 2), 0.9, 0.11 + 0.001 * i) for i in range(40)]
-    calibration = fit(right + wrong + mixed)
-    assert calibration.no_target_similarity is not None and 0.09 < calibration.no_target_similarity < 0.12
-    assert summarize(each.judged(calibration) for each in right + mixed).t_acc > 0.99
+    answers = right + wrong + mixed
+    calibration = fit(answers)
+    figures = summarize(each.judged(calibration) for each in answers)
+    # One more of the 220 targets taken away would be too many.
+    assert KEPT_TARGETS <= figures.t_acc < KEPT_TARGETS + 1 / 220
+    assert figures.n_acc == pytest.approx(65 / 80, abs=2 / 80)
+
+
+def test_where_too_many_targets_are_unlike_their_phrases_the_most_of_them_are_left() -> None:
+    """A tenth of the targets look like what is absent, and there is so much of that that nothing else would do."""
+    right = [answer(5000, 5000, 5000, 0.9, similarity) for similarity in np.linspace(0.3, 0.5, 90)]
+    lost = [answer(5000, 5000, 5000, 0.9, similarity) for similarity in np.linspace(0.11, 0.12, 10)]
+    wrong = [answer(5000, 0, 0, 0.9, similarity) for similarity in np.linspace(0.0, 0.2, 45)]
+    answers = right + lost + wrong
+    calibration = fit(answers)
+    figures = summarize(each.judged(calibration) for each in answers)
+    assert figures.t_acc == pytest.approx(0.9)
+    assert figures.n_acc == 1
 
 
 def test_the_fast_way_to_judge_is_the_slow_one() -> None:
@@ -100,7 +123,7 @@ def test_the_fast_way_to_judge_is_the_slow_one() -> None:
         for similarity in (None, 0.15, 0.3)
     ):
         metrics = summarize(each.judged(calibration) for each in answers)
-        assert merit(calibration) == pytest.approx((metrics.giou, metrics.t_acc))
+        assert merit(calibration) == pytest.approx((metrics.giou, metrics.n_acc, metrics.t_acc))
 
 
 def test_no_target_empties_the_answer() -> None:
