@@ -1,10 +1,10 @@
-"""Give a checkpoint the blocks and the width that its preset has had since, and CLIP positions that can be read.
+"""Give a checkpoint the blocks that its preset has had since, and CLIP positions that can be read.
 
 `python -m ssp_sam.training.grow --checkpoint runs/tiny/best.safetensors --position-waves --out runs/grown.safetensors`
 
 New blocks add nothing to begin with (their last projections are zero): what the checkpoint has learned stays. Those of
 CLIP's image tower go before the blocks with two streams, those of its text tower and of SAM's image encoder behind all
-others. CLIP's towers may become wider (`ssp_sam.training.widen`), SAM's parts may not.
+others.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from ssp_sam.training.config import ConfigError, DataConfig, load_config
 from ssp_sam.training.files import save_weights
 from ssp_sam.training.positions import add_waves, carry_waves
 from ssp_sam.training.scenes import SceneBatches
-from ssp_sam.training.widen import widen
 
 # Scenes whose patches tell what positions have to stand out from.
 SCENES = 64
@@ -45,10 +44,10 @@ class _Tower(NamedTuple):
 
 
 def grow(parameters: Mapping[str, Tensor], preset: Preset, source: str | Path) -> SspSam:
-    """Return a model of `preset` that answers as the smaller one does which `parameters` are the state of.
+    """Return a model of `preset` that answers as that of fewer blocks does which `parameters` are the state of.
 
     source: what errors call the parameters. Raises InvalidArgumentError if anything but blocks is missing, there are
-    more blocks than the preset has, or something but the width of CLIP's towers does not fit.
+    more blocks than the preset has, or something does not fit.
     """
     model, grown = SspSam(preset), dict(parameters)
     for tower in (
@@ -57,7 +56,6 @@ def grow(parameters: Mapping[str, Tensor], preset: Preset, source: str | Path) -
         _Tower("sam_image_encoder.vit.blocks", 0, ("attn.proj", "mlp.lin2")),
     ):
         grown = _with_new_blocks(grown, model, tower, source)
-    grown = widen(grown, model)
     for stage, own in split_trained(grown, preset, source).items():
         model.get_submodule(stage).load_state_dict(own)
     return model
