@@ -79,12 +79,14 @@ def litserve(repository: Path, log: Path) -> Iterator[str]:
             _await(f"{url}/health", process, log)
             yield url
         finally:
-            processes = [*psutil.Process(process.pid).children(recursive=True), process]
-            for each in processes:
+            workers: list[psutil.Process] = []
+            with contextlib.suppress(psutil.NoSuchProcess):  # where it could not start, `_await` says so
+                workers = psutil.Process(process.pid).children(recursive=True)
+            for each in (*workers, process):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     each.terminate()
             process.wait(60)
-            psutil.wait_procs([each for each in processes if isinstance(each, psutil.Process)], timeout=20)
+            psutil.wait_procs(workers, timeout=20)
 
 
 def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
