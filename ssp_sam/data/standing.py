@@ -1,4 +1,4 @@
-"""How a thing stands among those of its name: what phrases about order, size, place and colour are decided by.
+"""How a thing stands among others: what phrases about order, size, place, colour and relations are decided by.
 
 Training tells each patch of a picture so, which teaches as much at once as a phrase of each kind for each thing.
 """
@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ssp_sam.data.geometry import counted_from, furthest, most
+from ssp_sam.data.geometry import counted_from, furthest, holds, most
 from ssp_sam.data.names import Name, names
 from ssp_sam.data.phrases import COLOUR_SHARE, OTHER_COLOUR_SHARE
 from ssp_sam.data.things import COLOURS, Thing
-from ssp_sam.data.wording import DIRECTIONS, EXTREMES, SIDES
+from ssp_sam.data.wording import DIRECTIONS, EXTREMES, RELATIONS, SIDES
 
 COUNT_MAX = 5
 SCOPES = ("noun", "group")
@@ -45,6 +45,25 @@ def traits_of(things: Sequence[Thing], side_px: int) -> npt.NDArray[np.int8]:
         columns.append(scope)
     traits: npt.NDArray[np.int8] = np.concatenate(columns, axis=1).astype(np.int8)
     return traits
+
+
+def relations_of(things: Sequence[Thing], side_px: int) -> dict[str, npt.NDArray[np.int8]]:
+    """Return {noun of the scene: (things, `RELATIONS`)}, whether each thing is in each relation to what is called so.
+
+    `YES`, `NO`, or `UNSAID` where people would not agree, for a thing itself, and where several things are called so.
+    things: all of one scene; side_px: its longer side.
+    """
+    nouns = [thing.noun for thing in things]
+    found = {}
+    for noun in dict.fromkeys(nouns):
+        said = np.full((len(things), len(RELATIONS)), UNSAID, dtype=np.int8)
+        if nouns.count(noun) == 1:
+            only = nouns.index(noun)
+            for row in set(range(len(things))) - {only}:
+                held = [holds(relation, things[row], things[only], side_px) for relation in RELATIONS]
+                said[row] = [UNSAID if each is None else YES if each else NO for each in held]
+        found[noun] = said
+    return found
 
 
 def _noun_of(thing: Thing) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -37,13 +37,16 @@ class ShownThings:
 
     of_patch: int64 (B, N), which thing each patch of CLIP's padded square shows, or `targets.NOTHING` or `UNCLEAR`;
     traits: int8 (T, `TRAITS`), what can be said of them; noun: int64 (T,), which of K nouns they are;
-    noun_token_ids: int32 (K, L), the nouns in one wording each, those of the things among others.
+    noun_token_ids: int32 (K, L), the nouns in one wording each, those of the things among others;
+    relations: int8 (T, `RELATIONS`, K), whether they are in each relation to what is called so in their image, or
+        `NOT_THERE` where nothing is.
     """
 
     of_patch: Tensor
     traits: Tensor
     noun: Tensor
     noun_token_ids: Tensor
+    relations: Tensor
 
 
 @dataclass(frozen=True)
@@ -100,11 +103,12 @@ def on_device(batch: AnyBatch, device: torch.device) -> AnyBatch:
 
 
 class SeenThing(NamedTuple):
-    """A thing in an image: its noun, its mask, bool (H, W), and its `TRAITS`, int8."""
+    """A thing in an image: its noun, its mask, bool (H, W), its `TRAITS`, int8, and its relations to nouns there."""
 
     noun: str
     mask: BoolMask
     traits: npt.NDArray[np.int8]
+    relations: Mapping[str, npt.NDArray[np.int8]]
 
 
 @dataclass(frozen=True)

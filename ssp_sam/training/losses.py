@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssp_sam.data.standing import NO, YES
+from ssp_sam.training.targets import NOT_THERE
+
 # Keeps logarithms of probabilities finite.
 _EPSILON = 1e-4
 
@@ -51,6 +54,19 @@ def traits(logits: Tensor, truth: Tensor, thing: Tensor) -> Tensor:
     weight = torch.where(own >= 0, share[:, None], 0.0)
     each = F.binary_cross_entropy_with_logits(logits.float(), own.clamp(min=0).float(), reduction="none")
     return (each * weight).sum() / weight.sum().clamp(min=1)
+
+
+def relations(logits: Tensor, truth: Tensor, thing: Tensor) -> Tensor:
+    """Return the mean binary cross entropy of what patches of things say of their relations; a thing counts as one.
+
+    What holds, what does not, and what cannot as the other thing is not there count the same, however many they are.
+    logits: (M, R, K) of M patches; truth: int8 (T, R, K), see `ShownThings`; thing: int (M,).
+    """
+    own = truth[thing]
+    share = (1 / torch.bincount(thing, minlength=len(truth))[thing].float())[:, None, None]
+    each = share * F.binary_cross_entropy_with_logits(logits.float(), (own == YES).float(), reduction="none")
+    parts = [own == said for said in (YES, NO, NOT_THERE)]
+    return torch.stack([(each * part).sum() / (share * part).sum().clamp(min=1) for part in parts]).mean()
 
 
 def corners(box_cxcywh: Tensor) -> Tensor:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 Losses = dict[str, Tensor]
 
 CONTRAST_TEMPERATURE = 0.07
-NAMING, TRAITS = "naming", "traits"
-PATCH_LOSSES = (NAMING, TRAITS)
+NAMING, TRAITS, RELATED = "naming", "traits", "relations"
+PATCH_LOSSES = (NAMING, TRAITS, RELATED)
 """The losses that need to know what a batch's patches show, as only scenes do."""
 
 
@@ -215,8 +215,13 @@ def _patch_losses(trainee: Trainee, batch: Batch, patches: Tensor) -> Losses:
     similarity = torch.einsum("bnc,kc->bnk", patches, nouns).flatten(0, 1)
     of_patch = shown.of_patch.flatten()
     things = of_patch >= 0
-    traits = trainee.trait_head(patches.flatten(0, 1)[things])
-    return {NAMING: _naming(trainee, similarity, shown), TRAITS: losses.traits(traits, shown.traits, of_patch[things])}
+    of_things, thing = patches.flatten(0, 1)[things], of_patch[things]
+    related = trainee.relation_head(of_things, nouns)
+    return {
+        NAMING: _naming(trainee, similarity, shown),
+        TRAITS: losses.traits(trainee.trait_head(of_things), shown.traits, thing),
+        RELATED: losses.relations(related, shown.relations, thing),
+    }
 
 
 def _naming(trainee: Trainee, similarity: Tensor, shown: ShownThings) -> Tensor:

@@ -11,7 +11,8 @@ import torch
 
 from ssp_sam.config import Preset
 from ssp_sam.data import GlyphSet, SceneGenerator
-from ssp_sam.data.standing import traits_of
+from ssp_sam.data.standing import relations_of, traits_of
+from ssp_sam.data.wording import RELATIONS
 from ssp_sam.training.batches import (
     Batch,
     Batches,
@@ -25,7 +26,7 @@ from ssp_sam.training.batches import (
 )
 from ssp_sam.training.config import DataConfig
 from ssp_sam.training.naming import nouns_to_tell_apart, token_ids_of
-from ssp_sam.training.targets import things_shown
+from ssp_sam.training.targets import NOT_THERE, things_shown
 
 
 def scene_generator(
@@ -61,8 +62,12 @@ def scene_sample(
         masks, phrases, kinds = zip(*((e.mask, e.phrase, e.kind) for e in scene.expressions), strict=True)
         sample = Sample(scene.image, masks, phrases, kinds)
     if with_things:
-        traits = traits_of(scene.things, max(scene.image.shape[:2]))
-        seen = [SeenThing(thing.noun, thing.mask, own) for thing, own in zip(scene.things, traits, strict=True)]
+        side_px = max(scene.image.shape[:2])
+        traits, relations = traits_of(scene.things, side_px), relations_of(scene.things, side_px)
+        seen = [
+            SeenThing(thing.noun, thing.mask, traits[i], {noun: said[i] for noun, said in relations.items()})
+            for i, thing in enumerate(scene.things)
+        ]
         sample = replace(sample, things=seen)
     return sample
 
@@ -123,6 +128,10 @@ def shown_things(
     things = [thing for sample in samples for thing in sample.things]
     chosen = nouns_to_tell_apart((thing.noun for thing in things), vocabulary, rng)
     number = {noun: index for index, noun in enumerate(chosen)}
+    relations = np.full((len(things), len(RELATIONS), len(chosen)), NOT_THERE, dtype=np.int8)
+    for row, thing in enumerate(things):
+        for noun, said in thing.relations.items():
+            relations[row, :, number[noun]] = said
     patches, before = [], 0
     for sample in samples:
         own = things_shown([thing.mask for thing in sample.things], geometry_of_sample(sample, preset), preset)
@@ -133,4 +142,5 @@ def shown_things(
         traits=torch.from_numpy(np.stack([thing.traits for thing in things])),
         noun=torch.tensor([number[thing.noun] for thing in things]),
         noun_token_ids=torch.from_numpy(token_ids_of(chosen, rng)),
+        relations=torch.from_numpy(relations),
     )

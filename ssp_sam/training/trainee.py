@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ssp_sam.config import Preset
 from ssp_sam.data.standing import TRAITS
+from ssp_sam.data.wording import RELATIONS
 from ssp_sam.modeling.ssp_sam import STAGES, SspSam
 from ssp_sam.training.word_table import tokens_of_scenes
 
@@ -16,7 +17,7 @@ from ssp_sam.training.word_table import tokens_of_scenes
 _IN_EVERY_PHRASE = (0, 269, 49406, 49407)
 
 # What a phase can train.
-MODULES = (*STAGES, "similarity_head", "corner_prompts", "trait_head")
+MODULES = (*STAGES, "similarity_head", "corner_prompts", "trait_head", "relation_head")
 
 
 class SimilarityHead(nn.Module):
@@ -46,6 +47,25 @@ class TraitHead(nn.Module):
         return logits.float()
 
 
+class RelationHead(nn.Module):
+    """Reads from what CLIP says of a patch how the thing there lies to others: logits of `RELATIONS` to nouns."""
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        self.patches, width = preset.clip.patches, preset.clip.out_width
+        self.read = nn.Linear(width, len(RELATIONS) * width)
+        self.bias = nn.Parameter(torch.zeros(len(RELATIONS)))
+
+    def forward(self, patches: Tensor, nouns: Tensor) -> Tensor:
+        """Map patches (M, C), normalised over the image's patches, and nouns' unit vectors (K, C) to (M, R, K).
+
+        Linear in the patches, as the similarity with a phrase is: what is read here, a phrase can ask for.
+        """
+        asked = self.read(patches * self.patches**0.5).unflatten(1, (len(RELATIONS), -1))  # (M, R, C)
+        logits: Tensor = (asked @ nouns.T).float() + self.bias[:, None]
+        return logits
+
+
 class CornerPrompts(nn.Module):
     """Turns a box into two prompt tokens for the mask decoder, as SAM's own prompt encoder does."""
 
@@ -73,6 +93,7 @@ class Trainee(nn.Module):
         self.similarity_head = SimilarityHead()
         self.corner_prompts = CornerPrompts(preset)
         self.trait_head = TraitHead(preset)
+        self.relation_head = RelationHead(preset)
 
     def part(self, name: str) -> nn.Module:
         """Return the module that a configuration calls `name`, one of `MODULES`."""

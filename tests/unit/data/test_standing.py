@@ -1,8 +1,9 @@
 import numpy as np
 
 from ssp_sam.data import SceneGenerator, Thing
-from ssp_sam.data.standing import NO, TRAITS, UNSAID, YES, traits_of
+from ssp_sam.data.standing import NO, TRAITS, UNSAID, YES, relations_of, traits_of
 from ssp_sam.data.things import COLOURS, box_of
+from ssp_sam.data.wording import RELATIONS
 
 
 def thing(noun: str, left: int, top: int, side: int, **shares: float) -> Thing:
@@ -33,6 +34,47 @@ def test_things_stand_among_those_of_their_noun_and_group() -> None:
     assert cat["largest of its noun"] == UNSAID, "there is only one"
     assert small["top of its noun"] == UNSAID, "neither is clearly higher"
     assert guitar["several of its group"] == NO, "the only instrument"
+
+
+def test_relations_are_said_of_the_one_thing_of_a_noun() -> None:
+    things = [thing("dog", 0, 40, 10), thing("cat", 70, 60, 20), thing("cat", 30, 40, 10), thing("guitar", 1, 0, 6)]
+    said = relations_of(things, side_px=100)
+    assert set(said) == {"dog", "cat", "guitar"}
+    assert (said["cat"] == UNSAID).all(), "there are two"
+    assert (said["dog"][0] == UNSAID).all(), "itself"
+    of_cat, of_guitar = (dict(zip(RELATIONS, said["dog"][row].tolist(), strict=True)) for row in (1, 3))
+    assert of_cat == {"left of": NO, "right of": YES, "above": NO, "below": UNSAID, "next to": NO}
+    assert of_guitar == {"left of": UNSAID, "right of": NO, "above": YES, "below": NO, "next to": NO}
+    assert said["guitar"][0, RELATIONS.index("below")] == YES
+
+
+def test_relations_agree_with_those_of_centres() -> None:
+    generator = SceneGenerator(side_px=128, seed=12)
+    said = 0
+    for number in range(60):
+        things = generator.scene(number).things
+        for noun, relations in relations_of(things, 128).items():
+            called_so = [each for each in things if each.noun == noun]
+            if len(called_so) > 1:
+                assert (relations == UNSAID).all()
+                continue
+            (x, y), (left, top, right, bottom) = _centre(called_so[0]), box_of(called_so[0].mask)
+            for own, row in zip(things, relations, strict=True):
+                a, b = _centre(own)
+                further = {"left of": x - a, "right of": a - x, "above": y - b, "below": b - y}
+                for relation, by_px in further.items():
+                    value = row[RELATIONS.index(relation)]
+                    assert value in {UNSAID, YES if by_px > 0 else NO}
+                    said += value != UNSAID
+                if row[RELATIONS.index("next to")] == YES:
+                    own_left, own_top, own_right, own_bottom = box_of(own.mask)
+                    assert max(left - own_right, own_left - right, top - own_bottom, own_top - bottom) <= 0.06 * 128
+    assert said > 1000
+
+
+def _centre(of: Thing) -> tuple[float, float]:
+    left, top, right, bottom = box_of(of.mask)
+    return (left + right) / 2, (top + bottom) / 2
 
 
 def test_what_is_said_holds_for_whoever_sorts_slowly() -> None:

@@ -17,7 +17,7 @@ from ssp_sam.training.close_ups import CloseUpBatches
 from ssp_sam.training.config import DataConfig
 from ssp_sam.training.naming import NOUNS_PER_BATCH
 from ssp_sam.training.scenes import SceneBatches, scene_generator, scene_sample
-from ssp_sam.training.targets import NOTHING, UNCLEAR
+from ssp_sam.training.targets import NOT_THERE, NOTHING, UNCLEAR
 
 DATA = DataConfig(side_px=64)
 
@@ -122,6 +122,9 @@ def test_patches_say_which_thing_they_show(nano: Preset) -> None:
         nouns = shown.noun[before : before + len(own)].tolist()
         assert len(set(nouns)) == len({thing.noun for thing in own})
         assert max(nouns) < len({thing.noun for scene in things for thing in scene}), "those of the images come first"
+        relations = shown.relations[before : before + len(own)]  # (things, RELATIONS, K)
+        there = (relations != NOT_THERE).any(dim=1).any(dim=0).nonzero()[:, 0].tolist()
+        assert sorted(there) == sorted(set(nouns)), "what an image shows, and nothing else, is there"
         before += len(own)
 
 

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from ssp_sam.data.standing import NO, UNSAID, YES
 from ssp_sam.training import losses
+from ssp_sam.training.targets import NOT_THERE
 
 
 def _sigmoid(x: float) -> float:
@@ -74,6 +76,20 @@ def test_mask_iou() -> None:
     predicted = torch.tensor([[[1, 1], [0, 0]], [[0, 0], [0, 0]]]).bool()
     truth = torch.tensor([[[1, 0], [0, 1]], [[0, 0], [0, 0]]]).bool()
     assert losses.mask_iou(predicted, truth).tolist() == pytest.approx([1 / 3, 0.0])
+
+
+def test_relations_weigh_what_holds_what_does_not_and_what_cannot_the_same() -> None:
+    # Two things, one relation, three nouns; the first thing has two patches, the third thing none.
+    truth = torch.tensor([[[YES, NO, NOT_THERE]], [[UNSAID, YES, NOT_THERE]], [[YES] * 3]], dtype=torch.int8)
+    thing = torch.tensor([0, 0, 1])
+    logits = torch.tensor([[[1.0, -2.0, 0.5]], [[3.0, 0.0, -1.0]], [[9.0, 2.0, -3.0]]])
+    p = torch.sigmoid(logits)[:, 0].tolist()
+    holds = -(math.log(p[0][0]) / 2 + math.log(p[1][0]) / 2 + math.log(p[2][1])) / 2
+    does_not = -(math.log(1 - p[0][1]) / 2 + math.log(1 - p[1][1]) / 2)
+    cannot = -(math.log(1 - p[0][2]) / 2 + math.log(1 - p[1][2]) / 2 + math.log(1 - p[2][2])) / 2
+    expected = (holds + does_not + cannot) / 3
+    assert losses.relations(logits, truth, thing).item() == pytest.approx(expected, rel=1e-5)
+    assert losses.relations(logits[:0], truth, thing[:0]).item() == 0, "no patch shows a thing"
 
 
 def test_traits_count_each_thing_once_and_leave_out_what_is_not_known() -> None:

@@ -122,7 +122,7 @@ def test_words_differ_from_the_start() -> None:
 def test_naming_is_low_when_patches_say_what_they_show(nano: Preset) -> None:
     nothing = torch.zeros(0)
     of_patch = torch.tensor([[0, 1, NOTHING, UNCLEAR]])
-    shown = ShownThings(of_patch, traits=nothing, noun=torch.tensor([1, 0]), noun_token_ids=nothing)
+    shown = ShownThings(of_patch, traits=nothing, noun=torch.tensor([1, 0]), noun_token_ids=nothing, relations=nothing)
     similarity = torch.full((4, 2), -1.0)
     similarity[0, 1] = similarity[1, 0] = 1
     trainee = Trainee(nano)
