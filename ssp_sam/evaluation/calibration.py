@@ -45,15 +45,14 @@ def fit(answers: Sequence[Answer]) -> Calibration:
     Raises ValueError if no answer has a mask.
     """
     knots = score_knots(*raw_and_true(answers))
-    thresholds = product(AREAS_PX512, SCORES, (None, *_similarities_to_try(answers)))
+    thresholds = list(product(AREAS_PX512, SCORES, (None, *_similarities_to_try(answers))))
     chosen = _chosen([Calibration(knots, *each) for each in thresholds], answers)
     without_score = replace(chosen, no_target_score=0.0)
     passing = [answer for answer in answers if not answer.is_no_target(without_score)]
     if not passing:  # of a model that is better off saying nothing
         return chosen
     knots = score_knots(*raw_and_true(passing))
-    rescored = [replace(chosen, score_knots=knots, no_target_score=score) for score in SCORES]
-    return _chosen(rescored, answers)
+    return _chosen([Calibration(knots, *each) for each in thresholds], answers)
 
 
 def _chosen(candidates: Sequence[Calibration], answers: Sequence[Answer]) -> Calibration:

@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from ssp_sam.evaluation import calibration as fitting
 from ssp_sam.evaluation.answers import Answer
 from ssp_sam.evaluation.calibration import (
     KEPT_TARGETS,
@@ -92,6 +95,24 @@ def test_of_thresholds_as_good_those_that_tell_most_of_what_is_absent_and_leave_
     # One more of the 220 targets taken away would be too many.
     assert KEPT_TARGETS <= figures.t_acc < KEPT_TARGETS + 1 / 220
     assert figures.n_acc == pytest.approx(65 / 80, abs=2 / 80)
+
+
+@pytest.mark.parametrize("seed", [1, 3, 6])
+def test_no_similarity_as_good_that_leaves_the_targets_tells_more(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the scores that are stored: those that thresholds were first tried with are of answers nobody sees."""
+    monkeypatch.setattr(fitting, "KEPT_TARGETS", 0.93)
+    rng = np.random.default_rng(seed)
+    answers = [
+        answer(5000, 5000, int(rng.integers(3000, 5000)), rng.uniform(0.4, 1), rng.normal(0.3, 0.07))
+        for _ in range(300)
+    ]
+    answers += [answer(5000, 0, 0, rng.uniform(0.3, 0.8), rng.normal(0.1, 0.07)) for _ in range(80)]
+    chosen = fit(answers)
+    merit = _merit(answers, chosen.score_knots)
+    tried = [merit(replace(chosen, no_target_similarity=each)) for each in fitting._similarities_to_try(answers)]
+    least = max(each.giou for each in tried) - fitting.AS_GOOD_GIOU
+    assert merit(chosen).t_acc >= 0.93
+    assert merit(chosen).n_acc == max(each.n_acc for each in tried if each.giou >= least and each.t_acc >= 0.93)
 
 
 def test_where_too_many_targets_are_unlike_their_phrases_the_most_of_them_are_left() -> None:
