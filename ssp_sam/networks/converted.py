@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -32,8 +31,6 @@ _UNUSED_S = 30 * 24 * 3600.0
 
 _PARTS = {contract.SSP_PROMPT_GENERATOR: ("compare", "write")}
 _WHOLE = ("whole",)
-# Most of a conversion is done by one core; each of these imports PyTorch, in a few hundred MiB.
-_PROCESSES = 2
 # What decides how a network is converted, beside its weights.
 _PACKAGES = ("openvino", "segment-anything", "torch", "transformers")
 _SOURCES = Path(__file__).resolve().parents[1]
@@ -58,7 +55,7 @@ def cache_folder() -> Path:
 
 
 def convert_together(sources: Iterable[Source]) -> None:
-    """Convert those that are not kept yet, in few processes: importing PyTorch takes as long as converting.
+    """Convert those that are not kept yet, all in one process: importing PyTorch takes as long as converting.
 
     Raises what converting raises. Where nothing can be kept, nothing is done.
     """
@@ -129,35 +126,24 @@ def _new_folder(cache: Path) -> Iterator[Path]:
 def _convert(wanted: Sequence[tuple[Source, Path]], folder: Path) -> None:
     """Write each network to `folder / stage`, and from there to where it is kept if `folder` is in the cache.
 
-    In processes of their own, since PyTorch would stay in this one. Raises what converting raises, as far as it is a
+    In a process of its own, since PyTorch would stay in this one. Raises what converting raises, as far as it is a
     SegmentationError.
     """
-    sources = [source for source, _ in wanted]
-    _log.info("Converting for OpenVINO, which is done once: %s", _names(sources))
-    processes = min(_PROCESSES, len(sources))
-    with ThreadPoolExecutor(processes) as pool:
-        for done in [pool.submit(_convert_in_process, sources[k::processes], folder) for k in range(processes)]:
-            done.result()
+    names = ", ".join(source.stage for source, _ in wanted)
+    _log.info("Converting for OpenVINO, which is done once: %s", names)
+    command = [sys.executable, "-m", "ssp_sam.networks.openvino_conversion"]
+    asked = pickle.dumps(
+        [(source.stage, source.preset, source.weights.resolve(), folder / source.stage) for source, _ in wanted]
+    )
+    done = subprocess.run(command, input=asked, stderr=subprocess.PIPE, check=False)
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip()
+        _log.error("the conversion of %s failed:\n%s", names, said)
+        raise error_from_message(said.rpartition("\n")[2] or f"the conversion of {names} ended with {done.returncode}")
     if folder.parent == cache_folder():
         for source, kept in wanted:
             with contextlib.suppress(OSError):  # another process was faster
                 (folder / source.stage).rename(kept)
-
-
-def _convert_in_process(sources: Sequence[Source], folder: Path) -> None:
-    command = [sys.executable, "-m", "ssp_sam.networks.openvino_conversion"]
-    asked = pickle.dumps(
-        [(source.stage, source.preset, source.weights.resolve(), folder / source.stage) for source in sources]
-    )
-    done = subprocess.run(command, input=asked, stderr=subprocess.PIPE, check=False)
-    if done.returncode:
-        said, names = done.stderr.decode("utf-8", "replace").strip(), _names(sources)
-        _log.error("the conversion of %s failed:\n%s", names, said)
-        raise error_from_message(said.rpartition("\n")[2] or f"the conversion of {names} ended with {done.returncode}")
-
-
-def _names(sources: Sequence[Source]) -> str:
-    return ", ".join(source.stage for source in sources)
 
 
 def _forget_unused(cache: Path) -> None:
