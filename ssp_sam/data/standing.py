@@ -25,7 +25,8 @@ _IN_SCOPE = (
 TRAITS = (*COLOURS, *(f"{trait} of its {scope}" for scope in SCOPES for trait in _IN_SCOPE))
 """What can be said of a thing; a group is the widest one that its noun belongs to."""
 
-YES, NO, UNSAID = 1, 0, -1
+YES, NO, UNSAID, NOT_THERE = 1, 0, -1, -2
+"""What is said of a thing; the last of relations only, to what is not in the scene."""
 
 
 def traits_of(things: Sequence[Thing], side_px: int) -> npt.NDArray[np.int8]:

@@ -52,6 +52,7 @@ def fit(answers: Sequence[Answer]) -> Calibration:
     if not passing:  # of a model that is better off saying nothing
         return chosen
     knots = score_knots(*raw_and_true(passing))
+    # All of them again: a threshold of the score means something else now, and what it took away similarity has to.
     return _chosen([Calibration(knots, *each) for each in thresholds], answers)
 
 

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssp_sam.data.standing import NO, YES
-from ssp_sam.training.targets import NOT_THERE
+from ssp_sam.data.standing import NO, NOT_THERE, YES
 
 # Keeps logarithms of probabilities finite.
 _EPSILON = 1e-4

@@ -11,7 +11,7 @@ import torch
 
 from ssp_sam.config import Preset
 from ssp_sam.data import GlyphSet, SceneGenerator
-from ssp_sam.data.standing import relations_of, traits_of
+from ssp_sam.data.standing import NOT_THERE, relations_of, traits_of
 from ssp_sam.data.wording import RELATIONS
 from ssp_sam.training.batches import (
     Batch,
@@ -26,7 +26,7 @@ from ssp_sam.training.batches import (
 )
 from ssp_sam.training.config import DataConfig
 from ssp_sam.training.naming import nouns_to_tell_apart, token_ids_of
-from ssp_sam.training.targets import NOT_THERE, things_shown
+from ssp_sam.training.targets import things_shown
 
 
 def scene_generator(

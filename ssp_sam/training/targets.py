@@ -19,9 +19,6 @@ CELLS, SQUARE, HALF_SQUARE = MASK_GRIDS = ("cells", "square", "half-square")
 NOTHING, UNCLEAR = -1, -2
 """No thing: a patch that shows none, and one of which that cannot be said."""
 
-NOT_THERE = -2
-"""Of relations, beside what `standing` says of them: nothing in the image is called so."""
-
 SMALL_SHARE_MIN = 0.15
 """So much of a patch shows a thing well enough to tell what it is, if no patch shows more of it."""
 

@@ -10,14 +10,14 @@ from PIL import Image
 
 from ssp_sam.config import Preset, get_preset
 from ssp_sam.data import SceneGenerator, glyphs
-from ssp_sam.data.standing import TRAITS
+from ssp_sam.data.standing import NOT_THERE, TRAITS
 from ssp_sam.errors import InvalidArgumentError
 from ssp_sam.training.batches import Batch, Batches, BatchForm, Sample, ShownThings, make_batch
 from ssp_sam.training.close_ups import CloseUpBatches
 from ssp_sam.training.config import DataConfig
 from ssp_sam.training.naming import NOUNS_PER_BATCH
 from ssp_sam.training.scenes import SceneBatches, scene_generator, scene_sample
-from ssp_sam.training.targets import NOT_THERE, NOTHING, UNCLEAR
+from ssp_sam.training.targets import NOTHING, UNCLEAR
 
 DATA = DataConfig(side_px=64)
 

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssp_sam.data.standing import NO, UNSAID, YES
+from ssp_sam.data.standing import NO, NOT_THERE, UNSAID, YES
 from ssp_sam.training import losses
-from ssp_sam.training.targets import NOT_THERE
 
 
 def _sigmoid(x: float) -> float:
