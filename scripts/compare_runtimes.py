@@ -144,11 +144,9 @@ def compare(options: argparse.Namespace) -> list[Line]:
             print(f"left out: {error}; `pip install .[onnx]` brings it", file=sys.stderr)
         seconds = timed(others, references[0], options.repeats)
         for name, call in others.items():
-            pairs = [
-                (known, run_all(plain | {stage: call}, scene)) for known, scene in zip(references, scenes, strict=True)
-            ]
+            pairs = [(known, run_with(stage, call, plain, known, preset)) for known in references]
             times, is_chosen = (seconds[REFERENCE.name], seconds[name]), name == chosen[stage].name
-            outputs = output_names(stage, preset)
+            outputs = [tensor.name for tensor in stage_model(stage, preset).outputs if tensor.dtype == "FP32"]
             lines.append(line(stage, name, times, pairs, outputs=outputs, preset=preset, chosen=is_chosen))
     together = {stage: calls[stage][runtime.name] for stage, runtime in chosen.items()}
     whole = {"plain": partial(run_all, plain), "chosen": partial(run_all, together)}
@@ -263,10 +261,23 @@ def run_all(calls: Mapping[str, Call], row: Arrays) -> Arrays:
     return tensors
 
 
-def output_names(stage: str, preset: Preset) -> list[str]:
-    """Return the outputs of a stage's network."""
+def run_with(stage: str, call: Call, others: Mapping[str, Call], known: Arrays, preset: Preset) -> Arrays:
+    """Return all tensors of one image, `stage` computed by `call` and the stages that feel it by those of `others`.
+
+    known: all tensors, every stage computed by `others`.
+    """
+    tensors, changed = dict(known), set[str]()
+    for name, other in others.items():
+        if name == stage or changed & {tensor.name for tensor in stage_model(name, preset).inputs}:
+            tensors |= (call if name == stage else other)(tensors)
+            changed |= {tensor.name for tensor in stage_model(name, preset).outputs}
+    return tensors
+
+
+def stage_model(stage: str, preset: Preset) -> contract.Model:
+    """Return what the contract says of a stage."""
     (model,) = (model for model in contract.stage_models(preset, "FP32") if model.name == stage)
-    return [tensor.name for tensor in model.outputs if tensor.dtype == "FP32"]
+    return model
 
 
 def timed(calls: Mapping[str, Call], tensors: Arrays, repeats: int) -> dict[str, list[float]]:

@@ -69,7 +69,6 @@ class ClipImageEncoder(nn.Module):
         self.config = config
         self.normalize = PixelNormalizer(CLIP_MEAN_255, CLIP_STD_255)
         self.conv1 = nn.Conv2d(3, width, config.patch_px, stride=config.patch_px, bias=False)
-        # Not numbers times a scale: on the device "meta" a product imports half of PyTorch, for two seconds.
         self.class_embedding = nn.Parameter(torch.normal(0.0, std, (width,)))
         self.positional_embedding = nn.Parameter(torch.normal(0.0, std, (1 + config.patches, width)))
         self.ln_pre = nn.LayerNorm(width)

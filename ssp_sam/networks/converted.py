@@ -32,7 +32,7 @@ _UNUSED_S = 30 * 24 * 3600.0
 _PARTS = {contract.SSP_PROMPT_GENERATOR: ("compare", "write")}
 _WHOLE = ("whole",)
 # What decides how a network is converted, beside its weights.
-_PACKAGES = ("openvino", "segment-anything", "torch", "transformers")
+_PACKAGES = ("openvino", "segment-anything", "torch")
 _SOURCES = Path(__file__).resolve().parents[1]
 
 _log = logging.getLogger(__name__)

@@ -125,7 +125,8 @@ def test_random_weights_follow_from_the_seed(build: Build, tmp_path: Path) -> No
 # whose stages are of like size tells one stage in memory from all of them.
 MEASURED_BUILD = """
 import dataclasses, json, runpy, sys
-import safetensors.torch, torch, transformers
+import safetensors.torch, torch
+from transformers import CLIPConfig
 from ssp_sam import checkpoint, clip_checkpoint, config
 from ssp_sam.modeling import sam, ssp
 
@@ -141,7 +142,6 @@ def peak():  # not getrusage: its figure starts with that of the process that st
     [line] = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
     return int(line.split()[1]) * 1024
 
-transformers.CLIPTextModel(transformers.CLIPTextConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1))
 before = peak()
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")

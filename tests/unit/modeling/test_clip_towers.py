@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import CLIPTextConfig, CLIPTextModel
 
-from ssp_sam.config import get_preset
+from ssp_sam.config import CONTEXT_LENGTH, VOCABULARY_SIZE, get_preset
 from ssp_sam.modeling.clip_image import ClipImageEncoder, SurgeryAttention
 from ssp_sam.modeling.clip_text import TextEncoder
 from ssp_sam.modeling.images import PixelNormalizer
@@ -87,6 +88,47 @@ def test_what_follows_the_end_of_a_phrase_does_not_change_its_vector() -> None:
     torch.testing.assert_close(vectors_again, vectors, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(words_again[0, : end + 1], words[0, : end + 1], atol=1e-5, rtol=1e-5)
     assert not torch.allclose(words_again[0, end + 1 :], words[0, end + 1 :], atol=1e-3)
+
+
+@torch.inference_mode()
+def test_words_are_those_of_transformers() -> None:
+    encoder = TextEncoder(CLIP).eval()
+    theirs = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=VOCABULARY_SIZE,
+            hidden_size=CLIP.text_width,
+            intermediate_size=4 * CLIP.text_width,
+            num_hidden_layers=CLIP.text_layers,
+            num_attention_heads=CLIP.text_heads,
+            max_position_embeddings=CONTEXT_LENGTH,
+            hidden_act="quick_gelu",
+        )
+    ).eval()
+    theirs = getattr(theirs, "text_model", theirs)  # transformers 4 wraps the tower once more than transformers 5
+    for parameter in encoder.parameters():
+        parameter.add_(0.05 * torch.randn_like(parameter))  # the biases, too
+    theirs.load_state_dict(encoder.tower.state_dict())
+    ids = torch.from_numpy(tokenize(["the red dog", "a much longer phrase about the cat"]))
+    words = encoder(ids)[1]
+    assert words.std() > 0.5
+    torch.testing.assert_close(words, theirs(input_ids=ids).last_hidden_state, atol=1e-5, rtol=1e-5)
+
+
+def test_random_parameters_are_drawn_as_clip_draws_them() -> None:
+    width, layers = CLIP.text_width, CLIP.text_layers
+    parameters = dict(TextEncoder(CLIP).named_parameters())
+    assert {name for name, values in parameters.items() if not values.any()} == {n for n in parameters if "bias" in n}
+    block = "tower.encoder.layers.0."
+    for name, std in (
+        ("tower.embeddings.token_embedding.weight", 0.02),
+        ("tower.embeddings.position_embedding.weight", 0.01),
+        (block + "self_attn.q_proj.weight", width**-0.5),
+        (block + "self_attn.out_proj.weight", width**-0.5 * (2 * layers) ** -0.5),
+        (block + "mlp.fc1.weight", (2 * width) ** -0.5),
+        (block + "mlp.fc2.weight", width**-0.5 * (2 * layers) ** -0.5),
+        ("text_projection.weight", width**-0.5),
+    ):
+        assert parameters[name].std().item() == pytest.approx(std, rel=0.1), name
 
 
 @torch.inference_mode()
