@@ -81,7 +81,7 @@ def _versus(out: Path) -> Iterator[Figure]:
     from benchmarks import versus
     from benchmarks.traffic import Load
 
-    yield from versus.measure(REPOSITORY, IMAGE, out, what="tiny", load=Load(requests=160), turns=2, bound=2)
+    yield from versus.measure(REPOSITORY, IMAGE, out, what="tiny", load=Load(requests=120), turns=2, bound=2)
 
 
 def _full_size(out: Path) -> Iterator[Figure]:
@@ -98,9 +98,9 @@ def _full_size(out: Path) -> Iterator[Figure]:
         subprocess.run([sys.executable, str(script), *options], check=True)
     write_configurations(repository)  # of an earlier version, perhaps; its weights are the same
     yield from serving.measure_encoding(repository, IMAGE, out)
-    load = Load(requests=5, recent_images=3)  # 5 encodings of seconds a turn for those who keep nothing
+    load = Load(requests=10, recent_images=3)  # 10 encodings of seconds for those who keep nothing
     without = (SEGMENT_ENSEMBLE,)  # it keeps nothing either, and was as fast as LitServe
-    yield from versus.measure(repository, IMAGE, out, what="full size", load=load, turns=2, bound=4, without=without)
+    yield from versus.measure(repository, IMAGE, out, what="full size", load=load, turns=1, bound=4, without=without)
 
 
 PARTS: Mapping[str, Callable[[Path], Iterator[Figure]]] = {

@@ -193,9 +193,9 @@ def measure_encoding(repository: Path, image: Path, folder: Path) -> Iterator[Fi
             "in process": partial(encode, sam_image, geometry[:, 1]),
             "served": partial(client.infer, contract.SAM_IMAGE_ENCODER, sent),
         }
-        seconds = interleaved(calls, repeats=7)
+        seconds = interleaved(calls, repeats=5)
         client.close()
-    how = f"preset {predictor.preset.name}, stage sam_image_encoder, all cores, 7 pairs after 1"
+    how = f"preset {predictor.preset.name}, stage sam_image_encoder, all cores, 5 pairs after 1"
     yield ratio(
         "full size: encoding, served / in process", seconds["in process"], seconds["served"], how, at_least(0.97)
     )
