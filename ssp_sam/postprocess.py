@@ -146,11 +146,15 @@ def full_size_mask(logits: FloatArray, geometry: Geometry, sam_side_px: int, thr
     above = logits > threshold
     row_range = rows.reached_by(above.any(axis=1))
     col_range = cols.reached_by(above.any(axis=0))
-    half = logits @ cols.weights[col_range].T  # (4G, w)
+    if not mask[row_range, col_range].size:
+        return mask
+    near_cols, near_rows = cols.needed_by(col_range), rows.needed_by(row_range)  # other weights are zero
+    half = logits[near_rows, near_cols] @ cols.weights[col_range, near_cols].T
     for start in range(row_range.start, row_range.stop, ROWS_PER_CHUNK):
         chunk = slice(start, min(start + ROWS_PER_CHUNK, row_range.stop))
-        near = rows.needed_by(chunk)  # other weights are zero
-        np.greater(rows.weights[chunk, near] @ half[near], threshold, out=mask[chunk, col_range])
+        near = rows.needed_by(chunk)
+        of_half = half[near.start - near_rows.start : near.stop - near_rows.start]
+        np.greater(rows.weights[chunk, near] @ of_half, threshold, out=mask[chunk, col_range])
     return mask
 
 

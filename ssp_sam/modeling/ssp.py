@@ -221,6 +221,6 @@ def compare(clip_tokens: Tensor, text_embedding: Tensor, image_index: Tensor) ->
     # Over the token axis, not over channels: a slip of the release that its weights depend on.
     patches = F.normalize(clip_tokens.float(), dim=1)[:, 1:]
     phrase = F.normalize(text_embedding.float(), dim=-1)
-    similarity = torch.einsum("pnc,pc->pn", patches[image_index], phrase)
+    similarity = (patches[image_index] @ phrase[:, :, None]).squeeze(2)
     low, high = similarity.aminmax(dim=1, keepdim=True)
     return patches, similarity, (similarity - low) / (high - low)
