@@ -131,6 +131,11 @@ class JoinedCalls:
         self._waiting: list[_Waiting] = []
         self._under_way: set[asyncio.Task[None]] = set()
 
+    @property
+    def waiting(self) -> int:
+        """How many calls have not begun."""
+        return len(self._waiting)
+
     async def __call__(self, call: ModelCall) -> dict[str, Array]:
         """Make the call, perhaps with others."""
         waiting = _Waiting(call)

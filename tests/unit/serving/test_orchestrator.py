@@ -208,10 +208,19 @@ def test_requests_about_an_image_share_a_row_and_get_what_they_would_alone(
         for image in (one, other):
             await served.segment(request(image=image))
         call.expressions_shapes.clear()
-        busy = [served.segment(request(image=other))]
+        gate = asyncio.Event()
+        call.before[contract.SEGMENT_PHRASES] = gate.wait
+        tasks = [asyncio.create_task(served.segment(request(image=other)))]
+        while not call.expressions_shapes:
+            await asyncio.sleep(0.001)
         raw = [request(image=one, mask_format=b"raw"), request(image=one, mask_threshold=1.0)]
         sent = [request(image=image, phrases=phrases, outputs=ANSWER) for image, phrases in asked]
-        _, *answers = await asyncio.gather(*busy, *map(served.segment, sent), *map(served.segment, raw))
+        for number, each in enumerate([*sent, *raw], start=1):  # digests are made in threads: one after the other
+            tasks.append(asyncio.create_task(served.segment(each)))
+            while served.call_phrases.waiting < number:
+                await asyncio.sleep(0.001)
+        gate.set()
+        _, *answers = await asyncio.gather(*tasks)
         for (image, phrases), answer in zip(asked, answers[: len(asked)], strict=True):
             for n, wanted in enumerate(predictor.segment(image, phrases)):
                 mask = decode_rle(answer[contract.MASKS.name][0, n], *wanted.mask.shape)
