@@ -1,7 +1,7 @@
 """CLIP's text tower, as OpenAI's: pre-norm blocks in which a word reads the words before it.
 
 The parameters have the names that `transformers` gives them. Its own module answers the same, but to import that takes
-as long as to convert all networks of `tiny` for OpenVINO.
+four seconds or more, nearly as long as to convert all networks of `tiny` for OpenVINO.
 """
 
 from __future__ import annotations

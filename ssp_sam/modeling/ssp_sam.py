@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ssp_sam.modeling.ssp import Prompts, SspPromptGenerator
 
 
-# A stage that is served alone imports only its own part: `segment_anything` takes a second and memory.
+# A stage that is served alone imports only its own part: `segment_anything` takes time and memory.
 
 
 def _sam_image_encoder(preset: Preset) -> SamImageEncoder:

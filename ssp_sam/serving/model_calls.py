@@ -133,8 +133,8 @@ class JoinedCalls:
 
     @property
     def waiting(self) -> int:
-        """How many calls have not begun."""
-        return len(self._waiting)
+        """How many calls have not begun, and are still wanted."""
+        return sum(not each.answer.done() for each in self._waiting)
 
     async def __call__(self, call: ModelCall) -> dict[str, Array]:
         """Make the call, perhaps with others."""

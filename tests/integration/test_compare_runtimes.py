@@ -7,7 +7,11 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+
+from ssp_sam.config import get_preset
+from ssp_sam.serving import contract
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,3 +39,29 @@ def test_it_fails_when_a_chosen_runtime_is_outside_the_bounds(
     assert names["openvino fp32"]["iou_min"] > 0.99
     assert names["onnxruntime fp32"]["iou_min"] > 0.99
     assert lines[-1]["stage"] == "all of them" and lines[-1]["iou_mean"] > 0.9
+
+
+@pytest.mark.parametrize("stage", contract.NETWORK_STAGES)
+def test_only_what_a_stage_feeds_is_computed_again(stage: str, compare_runtimes: ModuleType) -> None:
+    preset = get_preset("tiny")
+    computed = []
+
+    def call(name: str, scale: float):
+        model = compare_runtimes.stage_model(name, preset)
+
+        def compute(tensors):
+            computed.append(name)
+            total = sum(tensors[tensor.name] for tensor in model.inputs)
+            return {tensor.name: scale * (total + k) for k, tensor in enumerate(model.outputs)}
+
+        return compute
+
+    others = {name: call(name, 2.0) for name in contract.NETWORK_STAGES}
+    first = {tensor.name for name in others for tensor in compare_runtimes.stage_model(name, preset).inputs}
+    known = compare_runtimes.run_all(others, {name: np.float64(len(name)) for name in sorted(first)})
+    computed.clear()
+    got = compare_runtimes.run_with(stage, call(stage, 3.0), others, known, preset)
+    once = list(computed)
+    assert got == compare_runtimes.run_all(others | {stage: call(stage, 3.0)}, known)
+    assert once[0] == stage and contract.MASK_DECODER in once
+    assert (contract.SAM_IMAGE_ENCODER in once) == (stage == contract.SAM_IMAGE_ENCODER)
