@@ -23,10 +23,14 @@ from ssp_sam.preprocess import Geometry, UInt8Array, geometry_of, place_on_squar
 from ssp_sam.results import BoolMask
 from ssp_sam.tokenizer import tokenize
 from ssp_sam.training.config import ConfigError
-from ssp_sam.training.targets import CELLS, targets_of
+from ssp_sam.training.targets import CELLS, patch_shares, targets_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+_OF_TARGETS = ("image_index", "token_ids", "truth_mask", "truth_grid", "truth_box", "absent", "beside_grid")
+_NAMED = ("own_masks", "phrases")
+"""The fields of a `Batch` that have an entry for each target: tensors, and the others."""
 
 AnyBatch = TypeVar("AnyBatch", bound="DataclassInstance")
 
@@ -58,6 +62,7 @@ class Batch:
     truth_mask: uint8 (P, 4G, 4G), covered share of each cell of SAM's padded square, 255 for all of it; (P, S, S) or
         (P, S / 2, S / 2) if `masks_on` is "square" or "half-square";
     truth_grid: float32 (P, N), covered share of each patch of CLIP's padded square, 1 for the most covered of a target;
+    beside_grid: float32 (P, N), the same of what a phrase names beside its target; zeros where that is not known;
     truth_box: float32 (P, 4), centre and size in 0..1 of CLIP's padded square, zeros if absent; absent: bool (P,).
     shown: the things that patches show, where they are asked for.
     image_embedding: float16 (B, D, G, G), what SAM's encoder made of the images earlier; None if it has to be asked.
@@ -75,6 +80,7 @@ class Batch:
     truth_grid: Tensor
     truth_box: Tensor
     absent: Tensor
+    beside_grid: Tensor
     shown: ShownThings | None = None
     image_embedding: Tensor | None = None
     masks_on: str = CELLS
@@ -89,6 +95,14 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """Return the batch with its tensors on a device."""
         return on_device(self, device)
+
+    def of_targets(self, chosen: Tensor) -> Batch:
+        """Return the same images with some of the targets; chosen: int64 (C,), their numbers."""
+        parts: dict[str, Any] = {name: getattr(self, name)[chosen] for name in _OF_TARGETS}
+        for name in _NAMED:
+            if every := getattr(self, name):
+                parts[name] = tuple(every[i] for i in chosen.tolist())
+        return replace(self, **parts)
 
 
 def on_device(batch: AnyBatch, device: torch.device) -> AnyBatch:
@@ -116,7 +130,8 @@ class Sample:
     """One image, RGB uint8 (H, W, 3), and its targets.
 
     masks: their truths, bool (H, W); phrases, kinds: what each phrase says, and of which kind it is; both are empty
-    where the targets are things. things: all that is in the image, if that is asked for. clip_place:
+    where the targets are things. beside: what each phrase names beside its target, bool (H, W), if that is known.
+    things: all that is in the image, if that is asked for. clip_place:
     how far down and right CLIP's image lies on its square, each as a share of the room there is, below 1; if None, in
     the middle. embedding: float16 (D, G, G), what SAM's encoder made of the image, if that is known.
     """
@@ -125,6 +140,7 @@ class Sample:
     masks: Sequence[BoolMask]
     phrases: Sequence[str] = ()
     kinds: Sequence[str] = ()
+    beside: Sequence[BoolMask] = ()
     things: Sequence[SeenThing] = ()
     clip_place: tuple[float, float] | None = None
     embedding: npt.NDArray[np.float16] | None = None
@@ -170,6 +186,10 @@ def make_batch(samples: Sequence[Sample], form: BatchForm) -> Batch:
         for sample, geometry in zip(samples, geometries, strict=True)
     ]
     truth_mask, truth_grid, truth_box = (np.concatenate(parts) for parts in zip(*targets, strict=True))
+    beside_grids = [
+        patch_shares(sample.beside, geometry, preset) if sample.beside else np.zeros_like(target.truth_grid)
+        for sample, geometry, target in zip(samples, geometries, targets, strict=True)
+    ]
     token_ids = [_token_ids(sample, preset.text_positions) for sample in samples]
     counts = [len(sample.masks) for sample in samples]
     own_masks = [mask for sample in samples for mask in sample.masks]
@@ -183,6 +203,7 @@ def make_batch(samples: Sequence[Sample], form: BatchForm) -> Batch:
         truth_grid=torch.from_numpy(truth_grid),
         truth_box=torch.from_numpy(truth_box),
         absent=torch.from_numpy(~truth_mask.any(axis=(1, 2))),
+        beside_grid=torch.from_numpy(np.concatenate(beside_grids)),
         image_embedding=_stack(embedded),
         masks_on=form.masks_on,
         own_masks=tuple(own_masks) if form.own_masks else (),

@@ -43,6 +43,8 @@ class PhaseConfig:
 
     objective: one of `OBJECTIVES`.
     images_per_step: of all processes together.
+    learned_per_image: how many of the expressions of an image, in the mean, a step learns, half of them those that are
+        answered worst; 0 is all. Only "masks" chooses.
     train: module -> its share of the learning rate; modules that are not named are frozen.
     loss_weights: loss of the objective -> weight; losses that are not named are not counted.
     steps, epochs: one of the two. Steps warm up linearly over `warmup_steps`, then follow half a cosine down to
@@ -67,6 +69,7 @@ class PhaseConfig:
     learning_rate: float
     train: Mapping[str, float]
     loss_weights: Mapping[str, float]
+    learned_per_image: int = 0
     steps: int = 0
     epochs: int = 0
     warmup_steps: int = 0
@@ -99,8 +102,11 @@ class PhaseConfig:
         for name in ("final_learning_rate_share", "lowest_learning_rate"):
             check_range(name, getattr(self, name), at_least=0)
         check_range("smallness", self.smallness, at_least=1)
+        check_range("learned_per_image", self.learned_per_image, at_least=0, at_most=self.expressions_per_image)
         check_range("adam_beta2", self.adam_beta2, above=0, at_most=1)
         objective = OBJECTIVES[self.objective]
+        if self.learned_per_image and not objective.chooses:
+            raise ConfigError(f"objective {self.objective!r} learns all expressions; learned_per_image must be 0")
         for name, table, allowed in (
             ("train", self.train, MODULES),
             ("loss_weights", self.loss_weights, objective.losses),

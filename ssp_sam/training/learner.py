@@ -97,7 +97,7 @@ class Learner:
         self._optimizer.zero_grad()
         batch = batch.to(self._ranks.device)
         with autocast(self._config, self._ranks.device), attention_for_training(self._ranks.device):
-            found = OBJECTIVES[self._phase.objective].compute(self._trainee, batch, self._phase.absent_weight)
+            found = OBJECTIVES[self._phase.objective].compute(self._trainee, batch, self._phase)
         loss = torch.stack([weight * found[name] for name, weight in self._phase.loss_weights.items()]).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         self._ranks.average_gradients(self._trained)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -23,24 +23,44 @@ if TYPE_CHECKING:
 Losses = dict[str, Tensor]
 
 CONTRAST_TEMPERATURE = 0.07
+
+BESIDE_ATTENTION = 0.35
+"""The spatial attention that a patch should have which shows what a phrase names beside its target.
+
+The prompt generator sees patches times that: at 0 "the dog left of the cat" would not let it know where a cat is.
+"""
+
 NAMING, TRAITS, RELATED = "naming", "traits", "relations"
 PATCH_LOSSES = (NAMING, TRAITS, RELATED)
 """The losses that need to know what a batch's patches show, as only scenes do."""
+
+
+class Weighing(Protocol):
+    """What an objective reads in a `PhaseConfig`."""
+
+    @property
+    def absent_weight(self) -> float:
+        """How much more a phrase without target counts in the cross entropies."""
+
+    @property
+    def learned_per_image(self) -> int:
+        """How many phrases of an image are learned, in the mean; 0 is all."""
 
 
 @dataclass(frozen=True)
 class Objective:
     """A way to learn.
 
-    compute: (trainee, batch, absent_weight) -> losses by name; absent_weight is that of `PhaseConfig`.
+    compute: (trainee, batch, phase) -> losses by name.
     losses: their names; targets: what a sample is, "phrases", "things" or (then a batch is a `CloseUps`) "close-ups";
-    uses_sam: whether SAM's image encoder is asked.
+    uses_sam: whether SAM's image encoder is asked. chooses: whether it minds `PhaseConfig.learned_per_image`.
     """
 
-    compute: Callable[[Trainee, Any, float], Losses]
+    compute: Callable[[Trainee, Any, Weighing], Losses]
     losses: tuple[str, ...]
     targets: str = "phrases"
     uses_sam: bool = True
+    chooses: bool = False
 
 
 def patches_and_phrases(trainee: Trainee, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -153,23 +173,25 @@ def enlarged(logits: Tensor, masks_on: str, side: int) -> Tensor:
 
 
 def _prompt_losses(trainee: Trainee, batch: Batch, prompts: Prompts, weight: Tensor) -> Losses:
-    present = ~batch.absent
+    present, elsewhere = ~batch.absent, 1 - batch.beside_grid
     box, truth_box = prompts.box_cxcywh_norm[present].float(), batch.truth_box[present]
     _, giou = losses.box_overlap(box, truth_box)
     count = present.sum().clamp(min=1)
     return {
         "box_l1": (box - truth_box).abs().sum() / (4 * count),
         "box_giou": (1 - giou).sum() / count,
-        "attention_bce": losses.cross_entropy_of_probabilities(prompts.spatial_attention, batch.truth_grid, weight),
-        "attention_dice": losses.dice(prompts.spatial_attention.clamp(0, 1), batch.truth_grid),
+        "attention_bce": losses.cross_entropy_of_probabilities(
+            prompts.spatial_attention, torch.maximum(batch.truth_grid, BESIDE_ATTENTION * batch.beside_grid), weight
+        ),
+        "attention_dice": losses.dice(prompts.spatial_attention.clamp(0, 1) * elsewhere, batch.truth_grid * elsewhere),
         **_similarity_losses(trainee, batch, prompts.similarity, weight),
     }
 
 
-def _grounding(trainee: Trainee, batch: Batch, absent_weight: float) -> Losses:
+def _grounding(trainee: Trainee, batch: Batch, phase: Weighing) -> Losses:
     of_images, phrases = _patches(trainee, batch), _phrases(trainee, batch.token_ids)
     patches = of_images[batch.image_index]
-    found = _similarity_losses(trainee, batch, similarity_of(patches, phrases), _weight(batch, absent_weight))
+    found = _similarity_losses(trainee, batch, similarity_of(patches, phrases), _weight(batch, phase.absent_weight))
     return {**found, **_patch_losses(trainee, batch, of_images), "contrast": _contrast(batch, patches, phrases)}
 
 
@@ -196,7 +218,7 @@ def _position(encoder: ClipImageEncoder, batch: CloseUps) -> Tensor:
     return torch.cat([encoder.positional_embedding[:1], part])
 
 
-def _close_up(trainee: Trainee, batch: CloseUps, absent_weight: float) -> Losses:
+def _close_up(trainee: Trainee, batch: CloseUps, phase: Weighing) -> Losses:
     of_patches, of_things = named_patches(trainee, batch)
     shows = batch.covered >= 0.5  # (B, n)
     nouns = batch.noun[:, None].expand(shows.shape)
@@ -253,23 +275,45 @@ def _contrast(batch: Batch, patches: Tensor, phrases: Tensor) -> Tensor:
     return (F.cross_entropy(to_region, own) + F.cross_entropy(to_phrase, own)) / 2
 
 
-def _boxed(trainee: Trainee, batch: Batch, absent_weight: float) -> Losses:
+def _boxed(trainee: Trainee, batch: Batch, phase: Weighing) -> Losses:
     logits, iou = boxed_masks(trainee, batch)
-    return _mask_losses(trainee, batch, logits, iou, _weight(batch, absent_weight))
+    return _mask_losses(trainee, batch, logits, iou, _weight(batch, phase.absent_weight))
 
 
-def _boxes(trainee: Trainee, batch: Batch, absent_weight: float) -> Losses:
+def _boxes(trainee: Trainee, batch: Batch, phase: Weighing) -> Losses:
     clip_tokens = clip_tokens_of(trainee, batch)
     prompts = prompts_of(trainee, batch, clip_tokens)
     return {
-        **_prompt_losses(trainee, batch, prompts, _weight(batch, absent_weight)),
+        **_prompt_losses(trainee, batch, prompts, _weight(batch, phase.absent_weight)),
         **_patch_losses(trainee, batch, _normalized(clip_tokens)),
     }
 
 
-def _masks(trainee: Trainee, batch: Batch, absent_weight: float) -> Losses:
-    weight = _weight(batch, absent_weight)
+@torch.no_grad()
+def _to_learn(trainee: Trainee, batch: Batch, clip_tokens: Tensor, per_image: int) -> Tensor:
+    """Return the numbers (C,) of targets: half are those answered worst, half are spread evenly over the others.
+
+    An image is encoded once for all, and an answer without a gradient costs a third of one with: what is known already
+    need not be learned again.
+    """
+    logits, estimate = prompted_masks(trainee, batch, prompts_of(trainee, batch, clip_tokens))
+    truth = F.adaptive_avg_pool2d(batch.truth, trainee.preset.sam.mask_side)
+    true_iou = losses.mask_iou(logits > 0, truth > 0.5)
+    # Where there is nothing, the worst is to be sure of something.
+    missed = torch.where(batch.absent, estimate.float().clamp(0, 1), 1 - true_iou)
+    order = missed.argsort(descending=True, stable=True)
+    count = min(per_image * len(batch.clip_image), len(order))
+    worst, others = order[: count // 2], order[count // 2 :].sort().values
+    spread = torch.arange(count - len(worst), device=order.device) * len(others) // (count - len(worst))
+    return torch.cat([worst, others[spread]]).sort().values
+
+
+def _masks(trainee: Trainee, batch: Batch, phase: Weighing) -> Losses:
     clip_tokens = clip_tokens_of(trainee, batch)
+    if phase.learned_per_image:
+        batch = replace(batch, image_embedding=_embedding(trainee, batch))
+        batch = batch.of_targets(_to_learn(trainee, batch, clip_tokens, phase.learned_per_image))
+    weight = _weight(batch, phase.absent_weight)
     prompts = prompts_of(trainee, batch, clip_tokens)
     logits, iou = prompted_masks(trainee, batch, prompts)
     return {
@@ -293,5 +337,5 @@ OBJECTIVES = {
     # The SSP encoder without SAM: boxes, and where it looks.
     "boxes": Objective(_boxes, (*_PROMPT, *PATCH_LOSSES), uses_sam=False),
     # The whole model.
-    "masks": Objective(_masks, (*_MASK, *_PROMPT, *PATCH_LOSSES)),
+    "masks": Objective(_masks, (*_MASK, *_PROMPT, *PATCH_LOSSES), chooses=True),
 }

@@ -40,10 +40,15 @@ def targets_of(masks: Sequence[BoolMask], geometry: Geometry, preset: Preset, *,
         truth_mask = np.stack([_place(mask, geometry.sam_hw, (0, 0), sam_side) for mask in masks])
         if masks_on == CELLS:
             truth_mask = np.rint(cell_means(truth_mask, preset.sam.mask_side)).astype(np.uint8)
-    on_clip = np.stack([_place(mask, geometry.clip_hw, geometry.clip_offset_tl, clip_side) for mask in masks])
-    truth_grid = _stretched(cell_means(on_clip, preset.clip.grid).reshape(len(masks), -1) / 255)
     boxes = np.stack([_box(mask, geometry, clip_side) for mask in masks])
-    return Targets(truth_mask, truth_grid.astype(np.float32), boxes)
+    return Targets(truth_mask, patch_shares(masks, geometry, preset), boxes)
+
+
+def patch_shares(masks: Sequence[BoolMask], geometry: Geometry, preset: Preset) -> npt.NDArray[np.float32]:
+    """Return (P, N), how much of each patch of CLIP's padded square masks cover, as `Batch.truth_grid` has it."""
+    clip_side = preset.clip.image_side_px
+    on_clip = np.stack([_place(mask, geometry.clip_hw, geometry.clip_offset_tl, clip_side) for mask in masks])
+    return _stretched(cell_means(on_clip, preset.clip.grid).reshape(len(masks), -1) / 255).astype(np.float32)
 
 
 def things_shown(masks: Sequence[BoolMask], geometry: Geometry, preset: Preset) -> npt.NDArray[np.int64]:

@@ -86,6 +86,43 @@ def test_truth_lies_where_the_image_lies(nano: Preset) -> None:
     assert batch.image_index.tolist() == [0, 0]
 
 
+def test_some_targets_of_a_batch_keep_all_that_is_theirs(nano: Preset) -> None:
+    sample = scene_sample(scene_generator(DATA, "val", 4), 0, DATA, targets="phrases", count=4)
+    other = scene_sample(scene_generator(DATA, "val", 3), 1, DATA, targets="phrases", count=3)
+    form = BatchForm(nano, own_masks=True)
+    some = make_batch([sample, other], form).of_targets(torch.tensor([1, 3, 5]))
+    fewer = [
+        replace(
+            each, **{name: [getattr(each, name)[i] for i in kept] for name in ("masks", "phrases", "kinds", "beside")}
+        )
+        for each, kept in ((sample, (1, 3)), (other, (1,)))
+    ]
+    expected = make_batch(fewer, form)
+    assert all(_equal(value, getattr(expected, name)) for name, value in vars(some).items() if name != "own_masks")
+    assert all(map(np.array_equal, some.own_masks, expected.own_masks))
+    assert len(some.own_masks) == len(expected.own_masks) == 3
+
+
+def test_a_relation_knows_what_it_names_beside_its_target() -> None:
+    """In scenes where nothing is called by another word, what is named is the target and what lies beside it."""
+    generator, seen = scene_generator(DATA, "val", 6, {"relation": 20.0, "absent-relation": 20.0}), set()
+    for number in range(12):
+        scene = generator.scene(number)
+        sample = scene_sample(generator, number, DATA, targets="phrases", count=6)
+        for expression, beside in zip(scene.expressions, sample.beside, strict=True):
+            assert not (beside & expression.mask).any()
+            if expression.kind not in ("relation", "absent-relation"):
+                assert not beside.any()
+                continue
+            expected = np.zeros_like(beside)
+            for thing in scene.things:
+                if thing.noun in expression.phrase:
+                    expected[thing.mask & ~expression.mask] = True
+            np.testing.assert_array_equal(beside, expected)
+            seen.add((expression.kind, bool(beside.any())))
+    assert {("relation", True), ("absent-relation", True)} <= seen
+
+
 def test_things_have_no_phrases(nano: Preset) -> None:
     batch = _batches(nano, targets="things")[0]
     assert not batch.token_ids.any()

@@ -1,4 +1,5 @@
 import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 
 from ssp_sam.config import Preset, get_preset
 from ssp_sam.data.names import nouns
+from ssp_sam.modeling.ssp import Prompts
 from ssp_sam.tokenizer import tokenize
 from ssp_sam.training import objectives
 from ssp_sam.training.batches import Batch, BatchForm, Sample, ShownThings, make_batch
@@ -16,6 +18,14 @@ from ssp_sam.training.objectives import OBJECTIVES
 from ssp_sam.training.scenes import SceneBatches
 from ssp_sam.training.targets import NOTHING, UNCLEAR
 from ssp_sam.training.trainee import Trainee, draw_weights
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an objective asks of a phase."""
+
+    absent_weight: float = 1.0
+    learned_per_image: int = 0
 
 
 def _batch(preset: Preset) -> Batch:
@@ -56,16 +66,81 @@ def test_contrast_is_low_when_phrases_fit_their_regions(nano: Preset) -> None:
 def test_absent_phrases_count_more_in_cross_entropies_and_have_no_box(nano: Preset) -> None:
     torch.manual_seed(0)
     trainee, batch = Trainee(nano), _batch(nano)
-    plain = OBJECTIVES["masks"].compute(trainee, batch, 1.0)
-    heavy = OBJECTIVES["masks"].compute(trainee, batch, 4.0)
+    plain = OBJECTIVES["masks"].compute(trainee, batch, Asked())
+    heavy = OBJECTIVES["masks"].compute(trainee, batch, Asked(absent_weight=4))
     raised = {name for name in plain if not torch.equal(plain[name], heavy[name])}
     assert raised == {"mask_bce", "attention_bce", "similarity_bce"}
     assert all(heavy[name] > plain[name] for name in raised)
 
 
+def test_half_of_what_is_learned_is_what_is_answered_worst(nano: Preset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of twelve phrases about two images; the last two have no target, and the decoder is sure of something there."""
+    base, side = _batch(nano), nano.sam.mask_side
+    truth = torch.zeros(12, side, side, dtype=torch.uint8)
+    truth[:10, 4:20, 4:20] = 255
+    batch = replace(
+        base,
+        image_index=torch.arange(12) // 6,
+        truth_mask=truth.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2),  # on SAM's square
+        absent=torch.arange(12) >= 10,
+    )
+    logits = torch.where(truth > 0, 5.0, -5.0)
+    logits[3] = -logits[3]  # all wrong
+    logits[7, :, :12] = -5  # half of it
+    estimate = torch.full((12,), 0.9)
+    estimate[11] = 0.1  # rightly sure of nothing
+    monkeypatch.setattr(objectives, "prompts_of", lambda *_: None)
+    monkeypatch.setattr(objectives, "prompted_masks", lambda *_: (logits, estimate))
+    # Of the others (all but 3, 7 and 10) every third.
+    assert objectives._to_learn(Trainee(nano), batch, torch.empty(0), 3).tolist() == [0, 3, 4, 7, 8, 10]
+    assert objectives._to_learn(Trainee(nano), batch, torch.empty(0), 6).tolist() == list(range(12))
+
+
+def test_what_is_chosen_is_learned_as_if_it_were_all(nano: Preset) -> None:
+    torch.manual_seed(0)
+    trainee, batch = Trainee(nano), _batch(nano)
+    chosen = objectives._to_learn(trainee, batch, objectives.clip_tokens_of(trainee, batch), 1)
+    assert len(chosen) == 2
+    found = OBJECTIVES["masks"].compute(trainee, batch, Asked(learned_per_image=1))
+    alone = OBJECTIVES["masks"].compute(trainee, batch.of_targets(chosen), Asked())
+    for name, loss in found.items():
+        torch.testing.assert_close(loss, alone[name], msg=name)
+    sum(found.values()).backward()  # type: ignore[union-attr]
+    for stage in ("sam_image_encoder", "clip_image_encoder", "text_encoder", "mask_decoder"):
+        gradients = [p.grad for p in trainee.part(stage).parameters() if p.grad is not None]
+        assert any(gradient.abs().sum() > 0 for gradient in gradients), stage
+
+
+def test_attention_may_rest_on_what_a_phrase_names_beside_its_target(nano: Preset) -> None:
+    """Patches there are best seen a little, neither not at all nor as the target is; all others as before."""
+    trainee, batch = Trainee(nano), _batch(nano)
+    beside = torch.zeros_like(batch.truth_grid)
+    beside[0, batch.truth_grid[0].argmin()] = 1
+    there, target = int(beside[0].argmax()), int(batch.truth_grid[0].argmax())
+
+    def lost(attention: torch.Tensor, *, known: bool) -> tuple[float, float]:
+        prompts = Prompts(
+            torch.zeros(3, 1, 1), torch.full((3, 4), 0.5), torch.zeros(3, 1), attention, torch.zeros_like(attention)
+        )
+        given = replace(batch, beside_grid=beside if known else torch.zeros_like(beside))
+        found = objectives._prompt_losses(trainee, given, prompts, torch.ones(3))
+        return found["attention_bce"].item(), found["attention_dice"].item()
+
+    def seen(patch: int, much: float) -> torch.Tensor:
+        attention = batch.truth_grid.clone()
+        attention[0, patch] = much
+        return attention
+
+    bce, dice = zip(*(lost(seen(there, much), known=True) for much in (0.0, 0.35, 1.0)), strict=True)
+    assert bce[1] < min(bce[0], bce[2])
+    assert dice[0] == dice[1] == dice[2]
+    assert lost(seen(there, 0.35), known=False)[0] > lost(seen(there, 0.0), known=False)[0]
+    assert lost(seen(target, 0.35), known=True) > lost(seen(target, 1.0), known=True)
+
+
 def test_box_losses_of_a_batch_without_targets_are_zero(nano: Preset) -> None:
     sample = Sample(np.zeros((64, 64, 3), np.uint8), [np.zeros((64, 64), bool)], ["the cat"], ["absent-noun"])
-    found = OBJECTIVES["boxes"].compute(Trainee(nano), make_batch([sample], BatchForm(nano)), 1.0)
+    found = OBJECTIVES["boxes"].compute(Trainee(nano), make_batch([sample], BatchForm(nano)), Asked())
     assert found["box_l1"].item() == found["box_giou"].item() == 0
 
 
@@ -83,7 +158,7 @@ def test_losses_are_named_as_announced(nano: Preset, run_table: dict[str, Any]) 
     close_ups = CloseUpBatches(nano, DataConfig(64), split="train", images=2)
     for objective in OBJECTIVES.values():
         batch = close_ups[0] if objective.targets == "close-ups" else scenes[0]
-        assert set(objective.compute(Trainee(nano), batch, 1.0)) == set(objective.losses)
+        assert set(objective.compute(Trainee(nano), batch, Asked())) == set(objective.losses)
 
 
 def test_a_close_up_of_the_whole_square_is_what_the_encoder_sees(nano: Preset) -> None:

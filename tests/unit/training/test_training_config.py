@@ -59,6 +59,8 @@ def test_mistakes_in_a_run_are_named(run_table: dict[str, Any], changes: dict[st
         ({"steps": 0, "epochs": 3}, r"epochs are of data sets, but sets is empty"),
         ({"lowest_learning_rate": 1e-6}, r"warmup_epochs, lowest_learning_rate and train_from_epoch go with epochs"),
         ({"sets": ["refcoco"]}, r"phase find: a name in sets 'refcoco' is unknown; allowed are"),
+        ({"learned_per_image": 9}, r"learned_per_image is 9; must be at most"),
+        ({"learned_per_image": 1}, r"objective 'grounding' learns all expressions; learned_per_image must be 0"),
         (
             {"sets": ["refcoco"], "loss_weights": {"naming": 1.0}},
             r"the loss 'naming' needs to know what patches show, which only scenes tell",
