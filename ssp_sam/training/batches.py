@@ -65,7 +65,7 @@ class Batch:
     beside_grid: float32 (P, N), the same of what a phrase names beside its target; zeros where that is not known;
     truth_box: float32 (P, 4), centre and size in 0..1 of CLIP's padded square, zeros if absent; absent: bool (P,).
     shown: the things that patches show, where they are asked for.
-    image_embedding: float16 (B, D, G, G), what SAM's encoder made of the images earlier; None if it has to be asked.
+    image_embedding: (B, D, G, G), what SAM's encoder made of the images earlier; None if it has to be asked.
     masks_on: one of `MASK_GRIDS`.
     own_masks: the truths at the images' own sizes, bool (H, W) each, where they are asked for.
     phrases: what each target is called; empty for things.
@@ -187,7 +187,9 @@ def make_batch(samples: Sequence[Sample], form: BatchForm) -> Batch:
     ]
     truth_mask, truth_grid, truth_box = (np.concatenate(parts) for parts in zip(*targets, strict=True))
     beside_grids = [
-        patch_shares(sample.beside, geometry, preset) if sample.beside else np.zeros_like(target.truth_grid)
+        patch_shares(sample.beside, geometry, preset)
+        if any(mask.any() for mask in sample.beside)
+        else np.zeros_like(target.truth_grid)
         for sample, geometry, target in zip(samples, geometries, targets, strict=True)
     ]
     token_ids = [_token_ids(sample, preset.text_positions) for sample in samples]

@@ -293,7 +293,7 @@ def _boxes(trainee: Trainee, batch: Batch, phase: Weighing) -> Losses:
 def _to_learn(trainee: Trainee, batch: Batch, clip_tokens: Tensor, per_image: int) -> Tensor:
     """Return the numbers (C,) of targets: half are those answered worst, half are spread evenly over the others.
 
-    An image is encoded once for all, and an answer without a gradient costs a third of one with: what is known already
+    An image is encoded once for both, and an answer without a gradient costs less than one with: what is known already
     need not be learned again.
     """
     logits, estimate = prompted_masks(trainee, batch, prompts_of(trainee, batch, clip_tokens))

@@ -2,6 +2,7 @@ import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ import torch
 from PIL import Image
 
 from ssp_sam.config import Preset, get_preset
-from ssp_sam.data import SceneGenerator, glyphs
+from ssp_sam.data import Expression, SceneGenerator, glyphs
 from ssp_sam.data.standing import NOT_THERE, TRAITS
 from ssp_sam.errors import InvalidArgumentError
+from ssp_sam.training import scenes
 from ssp_sam.training.batches import Batch, Batches, BatchForm, Sample, ShownThings, make_batch
 from ssp_sam.training.close_ups import CloseUpBatches
 from ssp_sam.training.config import DataConfig
@@ -103,24 +105,23 @@ def test_some_targets_of_a_batch_keep_all_that_is_theirs(nano: Preset) -> None:
     assert len(some.own_masks) == len(expected.own_masks) == 3
 
 
-def test_a_relation_knows_what_it_names_beside_its_target() -> None:
-    """In scenes where nothing is called by another word, what is named is the target and what lies beside it."""
-    generator, seen = scene_generator(DATA, "val", 6, {"relation": 20.0, "absent-relation": 20.0}), set()
-    for number in range(12):
-        scene = generator.scene(number)
-        sample = scene_sample(generator, number, DATA, targets="phrases", count=6)
-        for expression, beside in zip(scene.expressions, sample.beside, strict=True):
-            assert not (beside & expression.mask).any()
-            if expression.kind not in ("relation", "absent-relation"):
-                assert not beside.any()
-                continue
-            expected = np.zeros_like(beside)
-            for thing in scene.things:
-                if thing.noun in expression.phrase:
-                    expected[thing.mask & ~expression.mask] = True
-            np.testing.assert_array_equal(beside, expected)
-            seen.add((expression.kind, bool(beside.any())))
-    assert {("relation", True), ("absent-relation", True)} <= seen
+@pytest.mark.parametrize(
+    ("phrase", "kind", "target", "beside"),
+    [
+        ("the dog left of the cat", "relation", [0], [1, 2]),  # the other dog is named as well
+        ("the cat below the dog", "absent-relation", [], [0, 1, 2]),
+        ("the banana next to the cat", "relation", [3], [2]),
+        ("the dog and the cat", "and", [0, 2], []),
+    ],
+)
+def test_a_relation_knows_what_it_names_beside_its_target(
+    phrase: str, kind: str, target: list[int], beside: list[int]
+) -> None:
+    place = np.arange(16).reshape(4, 4) // 4  # a row for each thing
+    things = [SimpleNamespace(noun=noun, mask=place == row) for row, noun in enumerate(("dog", "dog", "cat", "banana"))]
+    expression = Expression(phrase, kind, np.isin(place, target))
+    found = scenes._beside(SimpleNamespace(things=things), expression)
+    np.testing.assert_array_equal(found, np.isin(place, beside))
 
 
 def test_things_have_no_phrases(nano: Preset) -> None:

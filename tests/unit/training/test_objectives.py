@@ -105,7 +105,7 @@ def test_what_is_chosen_is_learned_as_if_it_were_all(nano: Preset) -> None:
     alone = OBJECTIVES["masks"].compute(trainee, batch.of_targets(chosen), Asked())
     for name, loss in found.items():
         torch.testing.assert_close(loss, alone[name], msg=name)
-    sum(found.values()).backward()  # type: ignore[union-attr]
+    torch.stack(list(found.values())).sum().backward()
     for stage in ("sam_image_encoder", "clip_image_encoder", "text_encoder", "mask_decoder"):
         gradients = [p.grad for p in trainee.part(stage).parameters() if p.grad is not None]
         assert any(gradient.abs().sum() > 0 for gradient in gradients), stage
