@@ -53,7 +53,10 @@ def _runtimes(out: Path) -> Iterator[Figure]:
     # A process of its own: other runtimes bring threads of their own, which would stay.
     command = [sys.executable, str(script), "--repository", str(REPOSITORY), "--out", str(file)]
     command += ["--scenes", str(SCENES), "--repeats", "5"]
-    subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
+    file.unlink(missing_ok=True)  # of an earlier run
+    done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
+    if not file.exists():  # it has said why; where a runtime is outside its bounds, the file is there
+        raise SystemExit(f"{script.name} failed with status {done.returncode}")
     for line in json.loads(file.read_text(encoding="utf-8")):
         if line["chosen"]:
             how = f"{SCENES} test scenes, 4 phrases each, {line['runtime']} against float32; all are in runtimes.json"

@@ -30,7 +30,7 @@ from PIL import Image
 
 from ssp_sam.checkpoint import load_stage_module
 from ssp_sam.config import Preset, get_preset
-from ssp_sam.data import GlyphSet, SceneGenerator
+from ssp_sam.data import DataError, GlyphSet, SceneGenerator
 from ssp_sam.errors import InvalidArgumentError, SegmentationError
 from ssp_sam.networks import load_network
 from ssp_sam.onnx_export import onnx_graph
@@ -87,7 +87,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         lines = compare(options)
-    except (InvalidArgumentError, ConfigError) as error:
+    except (InvalidArgumentError, ConfigError, DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if options.out:

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 from ssp_sam.client import cli
+from ssp_sam.client.images import encode_image
+from ssp_sam.errors import SegmentationError
 from ssp_sam.serving.server import ServerError, ServerSettings, TritonServer
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +32,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "demo", metavar="DIR", help="where the pictures go")
     parser.add_argument("--model-repository", type=Path, default=ROOT / "model_repository", metavar="DIR")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
+    try:  # before the server starts, which takes seconds
+        options.out.mkdir(parents=True, exist_ok=True)
+        encode_image(options.image)
+    except (SegmentationError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     settings = ServerSettings(
         options.model_repository, grpc_port=0, http_port=0, metrics_port=0, log_file=options.out / "server.log"
     )
@@ -44,7 +51,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if code == 0:
-        print(f"\npictures: {options.out / 'overlay.png'} and a mask for each phrase that found something")
+        print(f"\npictures: {options.out / 'overlay.png'} and a mask for each phrase")
     return code
 
 

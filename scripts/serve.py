@@ -66,7 +66,8 @@ def parse_args(argv: Sequence[str]) -> ServerSettings:
     parser.add_argument(
         "--threads",
         type=int,
-        help="CPU threads of each network (default: half of the cores; all for a SAM image encoder of full size)",
+        help="CPU threads of each network whose config.pbtxt has no number (default: what OMP_NUM_THREADS says, or "
+        "half of the cores; all for a SAM image encoder of full size)",
     )
     parser.add_argument("--shm-default-bytes", type=int, help="shared memory of each model process at first, in bytes")
     parser.add_argument("--shm-growth-bytes", type=int, help="shared memory that a model process adds, in bytes")

@@ -59,6 +59,11 @@ def compare_runtimes() -> ModuleType:
     return load_script(ROOT / "scripts" / "compare_runtimes.py")
 
 
+@pytest.fixture(scope="session")
+def demo() -> ModuleType:
+    return load_script(ROOT / "scripts" / "demo.py")
+
+
 def published_state(variant: str) -> dict[str, Tensor]:
     """Return the whole state of a variant by its published names, filled by the rule."""
     import torch

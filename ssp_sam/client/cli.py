@@ -22,11 +22,12 @@ from ssp_sam.serving import contract
 
 _FAILED = 1
 _USAGE = 2
+_INTERRUPTED = 130
 _LONGEST_NAME = 40
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0, 1 if it failed, 2 for wrong usage."""
+    """Run the command line and return the exit code: 0, 1 if it failed, 2 for wrong usage, 130 for Ctrl-C."""
     options = _parser().parse_args(arguments)
     try:
         encoded = encode_image(options.image)
@@ -35,16 +36,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.out.mkdir(parents=True, exist_ok=True)
         with SegmentationClient(options.url, model=options.model, timeout_s=options.timeout_s) as client:
             answers = client.segment(encoded, options.phrase, mask_threshold=options.mask_threshold)
+        # Before the pictures: a full disk must not take the answers away.
+        _print(options, answers)
         if options.out is not None:
             _write_pictures(options.out, image, answers)
     except (SegmentationError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return _USAGE if isinstance(error, InvalidArgumentError) else _FAILED
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return _INTERRUPTED
+    return 0
+
+
+def _print(options: argparse.Namespace, answers: Sequence[Segmentation]) -> None:
     if options.json:
         print(json.dumps({"image": str(options.image), "answers": [answer.to_json() for answer in answers]}))
     else:
         print(format_table(answers))
-    return 0
 
 
 def format_table(answers: Sequence[Segmentation]) -> str:
@@ -102,3 +111,7 @@ def _write_pictures(directory: Path, image: Image.Image, answers: Sequence[Segme
     for i, answer in enumerate(answers):
         # 0 and 255 rather than one bit, which some programs show as black on black.
         Image.fromarray(answer.mask.astype(np.uint8) * 255).save(directory / mask_name(i, answer.phrase))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

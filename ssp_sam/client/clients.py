@@ -43,7 +43,7 @@ class SegmentationClient:
         transport: Transport | None = None,
     ) -> None:
         if transport is None:
-            transport = ClosedOnce(_grpc_target(url), channel_args=channel_args())
+            transport = ClosedOnce(grpc_target(url), channel_args=channel_args())
         self._exchange = Exchange(
             BlockingRuntime(), transport, url=url, model=model, timeout_s=timeout_s, retries=retries
         )
@@ -145,7 +145,7 @@ class AsyncSegmentationClient:
         transport: Transport | None = None,
     ) -> None:
         if transport is None:
-            transport = tritonclient.grpc.aio.InferenceServerClient(_grpc_target(url), channel_args=channel_args())
+            transport = tritonclient.grpc.aio.InferenceServerClient(grpc_target(url), channel_args=channel_args())
         self._exchange = Exchange(
             AsyncioRuntime(), transport, url=url, model=model, timeout_s=timeout_s, retries=retries
         )
@@ -222,7 +222,8 @@ def channel_args() -> list[tuple[str, int]]:
     ]
 
 
-def _grpc_target(url: str) -> str:
+def grpc_target(url: str) -> str:
+    """Return the address; raise InvalidArgumentError if it is one of HTTP."""
     if url.startswith(("http://", "https://")):
         raise InvalidArgumentError(f"url is a gRPC address such as {DEFAULT_URL!r}, without http://; got {url!r}")
     return url

@@ -78,7 +78,7 @@ class ServedSegmenter:
     """A model behind a running server: `concurrency` images at once, with retries while the server is busy.
 
     url: gRPC address. transport: in place of one to `url`, for TLS or tests. Raises UnavailableError if no server
-    answers there.
+    answers there, InvalidArgumentError for another kind of address.
     """
 
     def __init__(
@@ -86,12 +86,12 @@ class ServedSegmenter:
     ) -> None:
         import tritonclient.grpc
 
-        from ssp_sam.client.clients import SegmentationClient, channel_args
+        from ssp_sam.client.clients import SegmentationClient, channel_args, grpc_target
 
         if concurrency < 1:
             raise InvalidArgumentError(f"concurrency is {concurrency}; at least 1")
         self.concurrency = concurrency
-        transport = transport or tritonclient.grpc.InferenceServerClient(url, channel_args=channel_args())
+        transport = transport or tritonclient.grpc.InferenceServerClient(grpc_target(url), channel_args=channel_args())
         self._client = SegmentationClient(url, timeout_s=timeout_s, retries=RETRIES, transport=transport)
         if not self._client.is_ready():
             raise UnavailableError(f"no server is ready at {url}; start one with scripts/serve.py")

@@ -122,11 +122,12 @@ def server_command(
 def server_environment(
     settings: ServerSettings, installation: Installation, environment: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the variables of the server and its Python processes; what the user has set in `environment` stays."""
+    """Return the variables of the server and its Python processes.
+
+    What the user has set in `environment` stays, but for threads that the settings name.
+    """
     threads = settings.threads_per_model_process
     defaults = {
-        # Where it is set, every network computes with so many threads; else each stage decides.
-        **({} if threads is None else {"OMP_NUM_THREADS": str(threads)}),
         "OPENBLAS_NUM_THREADS": str(threads or cpu_threads("auto")),
         "TOKENIZERS_PARALLELISM": "false",
         # Give freed tensors back to the system: by default the processes grow by half a gigabyte under load.
@@ -134,6 +135,8 @@ def server_environment(
         "MALLOC_TRIM_THRESHOLD_": "65536",
     }
     own = defaults | dict(environment)
+    if threads is not None:
+        own["OMP_NUM_THREADS"] = str(threads)  # else each stage decides
     # The stub takes its packages from the environment of the first python3 on PATH.
     own["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), environment.get("PATH", os.defpath)))
     if installation.libraries:

@@ -65,3 +65,13 @@ def test_only_what_a_stage_feeds_is_computed_again(stage: str, compare_runtimes:
     assert got == compare_runtimes.run_all(others | {stage: call(stage, 3.0)}, known)
     assert once[0] == stage and contract.MASK_DECODER in once
     assert (contract.SAM_IMAGE_ENCODER in once) == (stage == contract.SAM_IMAGE_ENCODER)
+
+
+def test_without_pictures_to_draw_it_says_how_to_get_them(
+    compare_runtimes: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where there is no build/glyphs
+    options = ["--repository", str(ROOT / "model_repository"), "--config", str(ROOT / "configs" / "tiny.toml")]
+    monkeypatch.setattr(sys, "argv", ["compare_runtimes.py", *options])
+    assert compare_runtimes.main() == 1
+    assert capsys.readouterr().err.startswith("error: ")

@@ -71,6 +71,11 @@ def test_compose_gives_the_server_time_to_stop_and_restarts_it() -> None:
     assert triton["shm_size"] == "2gb"
 
 
+def test_compose_starts_what_the_image_does_with_few_threads() -> None:
+    command = json.loads(re.findall(r"^CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)[0])
+    assert service("compose.yaml")["command"] == [*command, "--threads", "${SSP_SAM_THREADS:-1}"]
+
+
 def test_gpu_overlay_adds_devices_only() -> None:
     assert service("compose.gpu.yaml") == {
         "deploy": {

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from fake_segment_server import HEIGHT, WIDTH, FakeTriton, expected_mask, triton_error
 from PIL import Image
 
+from ssp_sam.client import SegmentationClient
 from ssp_sam.client.cli import main, mask_name
 from ssp_sam.results import decode_rle
 
@@ -66,6 +69,33 @@ def test_pictures(url: str, image: str, tmp_path: Path, capsys: pytest.CaptureFi
     mask = np.asarray(Image.open(out / "mask_0_the_left_dog.png"))
     assert set(np.unique(mask)) == {0, 255}
     assert np.array_equal(mask > 0, expected_mask(FOUND))
+
+
+def test_answers_are_printed_though_the_pictures_cannot_be_written(
+    url: str, image: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "overlay.png").mkdir()
+    assert main([image, "--phrase", FOUND, "--url", url, "--out", str(tmp_path)]) == 1
+    output = capsys.readouterr()
+    assert FOUND in output.out
+    assert output.err.startswith("error: ") and "overlay.png" in output.err
+
+
+def test_interruption_ends_without_a_traceback(
+    url: str, image: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SegmentationClient, "segment", interrupted)
+    assert main([image, "--phrase", FOUND, "--url", url]) == 130
+    assert capsys.readouterr() == ("", "stopped\n")
+
+
+def test_installed_command_is_this_one() -> None:
+    declared = (SCRIPT.parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    (target,) = re.findall(r'^ssp-sam-segment = "(.*)"$', declared, re.MULTILINE)
+    assert EntryPoint("ssp-sam-segment", target, "console_scripts").load() is main
 
 
 def test_overlay_is_upright(url: str, tmp_path: Path) -> None:

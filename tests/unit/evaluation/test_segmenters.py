@@ -118,3 +118,8 @@ def test_what_a_repository_is(tiny_repository: Path) -> None:
     identity = LocalSegmenter.from_repository(tiny_repository).identity
     assert identity["manifest"]["preset"] == "tiny"
     assert set(identity["manifest"]["weights_sha256"]) >= {"mask_decoder", "text_encoder"}
+
+
+def test_an_address_of_http_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="without http://"):
+        ServedSegmenter("http://localhost:8000")
