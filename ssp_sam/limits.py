@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ssp_sam.errors import InvalidArgumentError
 
 MAX_IMAGE_BYTES = 64 * 2**20
 MAX_IMAGE_PIXELS = 50_000_000
+MAX_IMAGE_SIDE_PX = 65_535
+"""As long as a side of a JPEG can be. What masks are made with grows with the sides, not with the area."""
+MAX_JPEG_SCANS = 100
+"""A file may ask for any number of passes over all of its pixels; programs write up to a dozen."""
+MAX_RAW_MASK_BYTES = 128 * 2**20
 MAX_PHRASES = 64
 MAX_PHRASE_CHARACTERS = 1000
 
@@ -24,12 +30,18 @@ def check_image_size(width: int, height: int) -> None:
         raise InvalidArgumentError(
             f"image too large: {width} x {height} is {width * height} pixels, at most {MAX_IMAGE_PIXELS} are allowed"
         )
+    if max(width, height) > MAX_IMAGE_SIDE_PX:
+        raise InvalidArgumentError(
+            f"image too long: {width} x {height}, at most {MAX_IMAGE_SIDE_PX} pixels are allowed along a side"
+        )
     if width < 1 or height < 1:
         raise InvalidArgumentError(f"the image has no pixels: {width} x {height}; at least 1 x 1 is needed")
 
 
 def check_phrases(phrases: Sequence[str]) -> None:
     """Raise InvalidArgumentError unless phrases came, not too many, each a non-empty text of sane length."""
+    if isinstance(phrases, str):
+        raise InvalidArgumentError(f"phrases must be a list of texts, such as ['the left dog']; got {phrases[:40]!r}")
     if not phrases:
         raise InvalidArgumentError(f"no phrase came; 1 to {MAX_PHRASES} are allowed")
     if len(phrases) > MAX_PHRASES:
@@ -43,3 +55,21 @@ def check_phrases(phrases: Sequence[str]) -> None:
             raise InvalidArgumentError(
                 f"phrase {index} has {len(phrase)} characters; at most {MAX_PHRASE_CHARACTERS} are allowed"
             )
+
+
+def check_threshold(mask_threshold: float) -> float:
+    """Return the threshold, or raise InvalidArgumentError if it is not a finite number."""
+    if not math.isfinite(mask_threshold):
+        raise InvalidArgumentError(f"mask_threshold is {mask_threshold}; it must be a finite logit, usually 0")
+    return float(mask_threshold)
+
+
+def check_raw_masks(phrases: int, original_hw: tuple[int, int]) -> None:
+    """Raise InvalidArgumentError if masks of so many phrases, a byte a pixel, are over the limit."""
+    height, width = original_hw
+    count = phrases * height * width
+    if count > MAX_RAW_MASK_BYTES:
+        raise InvalidArgumentError(
+            f"{phrases} raw masks of {width} x {height} have {count} bytes, at most {MAX_RAW_MASK_BYTES} are allowed; "
+            "ask for fewer phrases at once, or for rle or png"
+        )

@@ -18,6 +18,8 @@ FloatArray = npt.NDArray[np.float32]
 # The release judges masks in a padded square of this side.
 RELEASE_SIDE_PX = 512
 ROWS_PER_CHUNK = 32
+_PIXELS_PER_BLOCK = 4096
+_KEPT_AXIS_PX = 8192
 
 
 @dataclass(frozen=True)
@@ -183,30 +185,40 @@ class _Axis:
 
 
 def _axes(mask_side: int, geometry: Geometry, sam_side_px: int) -> tuple[_Axis, _Axis]:
-    (height, width), (sam_height, sam_width) = geometry.original_hw, geometry.sam_hw
-    return _axis(mask_side, sam_side_px, sam_height, height), _axis(mask_side, sam_side_px, sam_width, width)
+    rows, cols = (
+        # Longer ones take megabytes, and are rare.
+        (_kept_axis if length <= _KEPT_AXIS_PX else _axis)(mask_side, sam_side_px, sam_length, length)
+        for sam_length, length in zip(geometry.sam_hw, geometry.original_hw, strict=True)
+    )
+    return rows, cols
 
 
-@lru_cache(maxsize=16)
 def _axis(mask_side: int, sam_side_px: int, sam_length: int, length: int) -> _Axis:
     """Return the axis along which an image of `length` pixels has `sam_length` on SAM's square.
 
     Bilinear interpolation is linear and separable, so the two resizes and the crop between them are one matrix per
     axis.
     """
-    to_square = _bilinear(mask_side, sam_side_px)[:sam_length]
-    weights = (_bilinear(sam_length, length) @ to_square).astype(np.float32)
+    to_square = _interpolated(np.eye(mask_side), np.arange(sam_length), sam_side_px)
+    weights = np.empty((length, mask_side), dtype=np.float32)
+    for start in range(0, length, _PIXELS_PER_BLOCK):
+        pixels = np.arange(start, min(start + _PIXELS_PER_BLOCK, length))
+        weights[pixels] = _interpolated(to_square, pixels, length)
     counts = weights > 0
     return _Axis(weights, counts.argmax(axis=1), mask_side - 1 - counts[:, ::-1].argmax(axis=1))
 
 
-def _bilinear(source: int, target: int) -> npt.NDArray[np.float64]:
-    """Return the (target, source) matrix of bilinear interpolation with half-pixel centres, as torch does it."""
-    position = np.maximum((np.arange(target) + 0.5) * (source / target) - 0.5, 0)
+_kept_axis = lru_cache(maxsize=16)(_axis)
+
+
+def _interpolated(rows: npt.NDArray[np.float64], wanted: npt.NDArray[np.int64], target: int) -> npt.NDArray[np.float64]:
+    """Return the `wanted` ones of `target` rows that bilinear interpolation makes of rows (source, K).
+
+    With half-pixel centres, as torch does it.
+    """
+    source = len(rows)
+    position = np.maximum((wanted + 0.5) * (source / target) - 0.5, 0)
     low = np.minimum(position.astype(np.int64), source - 1)
     high = np.minimum(low + 1, source - 1)
-    share = position - low
-    weights = np.zeros((target, source))
-    weights[np.arange(target), low] += 1 - share
-    weights[np.arange(target), high] += share
-    return weights
+    share = (position - low)[:, None]
+    return rows[low] * (1 - share) + rows[high] * share

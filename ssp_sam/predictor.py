@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ssp_sam.config import Preset, get_preset
 from ssp_sam.errors import InvalidArgumentError
+from ssp_sam.limits import check_threshold
 from ssp_sam.networks import Array, Network, as_float32, load_network, network_of
 from ssp_sam.postprocess import Calibration, interpret
 from ssp_sam.preprocess import Geometry, ImageInput, prepare, read_image
@@ -122,9 +123,10 @@ class Predictor:
         """Return what each phrase refers to, in the order of the phrases.
 
         image: as for `encode_image`, or its answer. A pixel belongs to a mask if its logit is above `mask_threshold`.
-        Raises InvalidArgumentError for an image or a phrase that cannot be used.
+        Raises InvalidArgumentError for an image, a phrase or a threshold that cannot be used.
         """
         token_ids = tokenize(phrases, self.preset.text_positions)
+        check_threshold(mask_threshold)
         features = image if isinstance(image, ImageFeatures) else self.encode_image(image)
         answers: list[Segmentation] = []
         for start in range(0, len(phrases), self.preset.phrases_per_chunk):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -14,9 +15,16 @@ from PIL import Image, ImageOps
 
 from ssp_sam.config import Preset
 from ssp_sam.errors import InvalidArgumentError
-from ssp_sam.limits import MAX_IMAGE_PIXELS, check_image_bytes, check_image_size
+from ssp_sam.limits import MAX_IMAGE_PIXELS, MAX_JPEG_SCANS, check_image_bytes, check_image_size
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+
+# What begins a part of a JPEG file that says how long its header is: no stuffed byte, restart, or start.
+_JPEG_PART = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)
+_JPEG_END, _JPEG_SCAN = 0xD9, 0xDA
+_MAX_JPEG_PARTS = 10_000  # so many times 64 KiB are more than a file may have
+_TIFF_TILE_SIZE = (322, 323)
+_ROWS_PER_BLOCK = 256
 
 UInt8Array = npt.NDArray[np.uint8]
 ImageInput = str | os.PathLike[str] | bytes | UInt8Array | Image.Image
@@ -41,8 +49,10 @@ class Geometry:
 
     @classmethod
     def from_array(cls, array: npt.NDArray[np.int32]) -> Geometry:
-        """Undo `to_array`."""
+        """Undo `to_array`; raise InvalidArgumentError for sizes that no image has."""
         original, sam, clip, offset = ((int(a), int(b)) for a, b in array)
+        for height, width in (original, sam, clip):
+            check_image_size(width, height)
         return cls(original, sam, clip, offset)
 
 
@@ -57,8 +67,8 @@ class EncoderInputs(NamedTuple):
 def decode_image(data: bytes) -> Image.Image:
     """Return the RGB image in an image file, turned upright as its EXIF orientation says.
 
-    Raises InvalidArgumentError if `data` is no image of a known format, is broken, or is over the limits; the size in
-    pixels is checked before anything is decoded.
+    Raises InvalidArgumentError if `data` is no image of a known format, is broken, or is over the limits; what it would
+    take to decode it is checked before anything is decoded.
     """
     check_image_bytes(len(data))
     try:
@@ -73,6 +83,7 @@ def decode_image(data: bytes) -> Image.Image:
             f"allowed are {', '.join(IMAGE_FORMATS)}"
         ) from error
     check_image_size(image.width, image.height)
+    _check_effort(image, data)
     try:
         image.load()
         return to_rgb(ImageOps.exif_transpose(image))
@@ -80,11 +91,39 @@ def decode_image(data: bytes) -> Image.Image:
         raise InvalidArgumentError(f"the {image.format} file of {len(data)} bytes is broken: {error}") from error
 
 
+def _check_effort(image: Image.Image, data: bytes) -> None:
+    """Raise InvalidArgumentError for a file that takes much more to decode than its size in pixels says."""
+    if image.format == "TIFF":
+        # Each tile is decoded whole, however little of it the image shows.
+        tile = [image.tag_v2.get(tag) for tag in _TIFF_TILE_SIZE]  # type: ignore[attr-defined]
+        if all(isinstance(side, int) for side in tile):
+            check_image_size(*tile)
+    if image.format in ("JPEG", "MPO") and _jpeg_scans(data) > MAX_JPEG_SCANS:
+        raise InvalidArgumentError(f"the JPEG file has more than {MAX_JPEG_SCANS} scans, as many are allowed")
+
+
+def _jpeg_scans(data: bytes) -> int:
+    """Return how many passes over its pixels a JPEG file asks for, or some number above MAX_JPEG_SCANS."""
+    scans = position = 0
+    for _ in range(_MAX_JPEG_PARTS):
+        part = _JPEG_PART.search(data, position)
+        if part is None or part[1][0] == _JPEG_END or scans > MAX_JPEG_SCANS:
+            return scans
+        scans += part[1][0] == _JPEG_SCAN
+        header_bytes = int.from_bytes(data[part.end() : part.end() + 2], "big")
+        position = part.end() + header_bytes
+    return MAX_JPEG_SCANS + 1
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Return the image with 8-bit RGB pixels; 16-bit grey is scaled, where Pillow itself would clip it."""
     if image.mode.startswith("I;16") or image.mode == "I":
-        grey = np.asarray(image).astype(np.float64) / 257.0
-        return Image.fromarray(np.clip(grey + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
+        deep = np.asarray(image)
+        grey = np.empty(deep.shape, dtype=np.uint8)
+        for start in range(0, len(deep), _ROWS_PER_BLOCK):
+            rows = slice(start, start + _ROWS_PER_BLOCK)
+            grey[rows] = (deep[rows].clip(0, 65535).astype(np.uint32) + 128) // 257
+        return Image.fromarray(grey).convert("RGB")
     return image.convert("RGB")
 
 

@@ -50,6 +50,11 @@ class FeatureCache(Generic[Value]):
     def __contains__(self, key: str) -> bool:
         return key in self._values or key in self._in_flight
 
+    @property
+    def computing(self) -> int:
+        """How many values are being computed, also those that nobody waits for any more."""
+        return len(self._in_flight)
+
     async def get(self, key: str, compute: Callable[[], Awaitable[Value]] | None = None) -> Value:
         """Return the value of `key`, computing it if need be; KeyError if it is unknown and `compute` is None.
 

@@ -20,11 +20,11 @@ from ssp_sam.errors import (
     NotFoundError,
     UnavailableError,
 )
-from ssp_sam.limits import check_image_bytes
+from ssp_sam.limits import check_image_bytes, check_threshold
 from ssp_sam.serving import contract
 from ssp_sam.serving.feature_cache import FeatureCache
 from ssp_sam.serving.model_calls import CallModel, JoinedCalls, ModelCall
-from ssp_sam.serving.stages import check_threshold, decode_expressions, mask_encoder
+from ssp_sam.serving.stages import check_masks, decode_expressions, mask_encoder
 from ssp_sam.tokenizer import tokenize
 
 Array = npt.NDArray[Any]
@@ -80,10 +80,11 @@ class SegmentRequest:
 class Orchestrator:
     """Answers requests by calling the stages; many requests are in flight at once on one event loop.
 
-    A request beyond `max_in_flight` is refused at once: a queue that only grows helps nobody. phrase_calls: as many
-    calls are under way at once that lead phrases through the stages; requests that come meanwhile are joined to calls
-    of up to `rows_per_call` of them and `preset.phrases_per_chunk` phrases, or of `rows_per_call` phrases about one
-    image (see `JoinedCalls`). Longer calls are no gain: several at once are what keeps all stages at work.
+    A request beyond `max_in_flight` is refused at once: a queue that only grows helps nobody. So is a new image while
+    so many are being computed: those go on when their callers give up. phrase_calls: as many calls are under way at
+    once that lead phrases through the stages; requests that come meanwhile are joined to calls of up to `rows_per_call`
+    of them and `preset.phrases_per_chunk` phrases, or of `rows_per_call` phrases about one image (see `JoinedCalls`).
+    Longer calls are no gain: several at once are what keeps all stages at work.
     """
 
     def __init__(
@@ -117,16 +118,17 @@ class Orchestrator:
 
     async def segment(self, request: SegmentRequest) -> dict[str, Array]:
         """Return the outputs asked for, each with the batch dimension of 1; raises SegmentationError."""
-        if self.in_flight >= self.max_in_flight:
-            self.rejected += 1
-            raise UnavailableError(
-                f"busy: {self.in_flight} requests are in flight, which is the limit; try again in 1 s"
-            )
+        self._check_room("requests are in flight", self.in_flight)
         self.in_flight += 1
         try:
             return await self._segment(request)
         finally:
             self.in_flight -= 1
+
+    def _check_room(self, what: str, count: int) -> None:
+        if count >= self.max_in_flight:
+            self.rejected += 1
+            raise UnavailableError(f"busy: {count} {what}, which is the limit; try again in 1 s")
 
     async def _segment(self, request: SegmentRequest) -> dict[str, Array]:
         image_id, features = await self._in_time(request, self._image_features(request))
@@ -136,6 +138,8 @@ class Orchestrator:
 
     async def _phrases(self, request: SegmentRequest, image_id: str, features: ImageFeatures) -> dict[str, Array]:
         """Return those of the outputs asked for that depend on the phrases."""
+        height, width = features.geometry[0, 0].tolist()
+        check_masks(request.mask_format, request.expressions.shape[1], (height, width))
         _check_wanted(request)
         inputs = {
             self.image_embedding: features.image_embedding,
@@ -169,6 +173,8 @@ class Orchestrator:
         _check_wanted(request)
         loop = asyncio.get_running_loop()
         image_id = await loop.run_in_executor(None, lambda: hashlib.sha256(image).hexdigest())
+        if image_id not in self.cache:
+            self._check_room("images are being computed", self.cache.computing)
         return image_id, await self.cache.get(image_id, lambda: self._compute_features(image))
 
     async def _compute_features(self, image: bytes) -> ImageFeatures:

@@ -52,7 +52,7 @@ class SegmentModel:
         self.outputs = {
             tensor["name"]: pb_utils.triton_string_to_numpy(tensor["data_type"]) for tensor in config["output"]
         }
-        self.stages = ModelCaller()
+        self.stages = ModelCaller(int(parameters["call_threads"]), int(parameters["phrase_calls"]))
         self.orchestrator = Orchestrator(
             preset,
             self.stages,
@@ -62,8 +62,6 @@ class SegmentModel:
             rows_per_call=int(parameters["rows_per_call"]),
         )
         self.loop = asyncio.new_event_loop()
-        # A request blocks one of these threads while its phrases pass the stages, and more while its image does.
-        self.loop.set_default_executor(ThreadPoolExecutor(int(parameters["call_threads"]), "call-model"))
         self.thread = threading.Thread(target=self.loop.run_forever, name="orchestrator", daemon=True)
         self.thread.start()
         self.metrics = Metrics()
@@ -140,7 +138,10 @@ class SegmentModel:
             _send_error(sender, error)
         except Exception as error:  # the boundary: a request without an answer would hang its caller
             pb_utils.Logger.log_error(f"segment: {traceback.format_exc()}")
-            _send_error(sender, SegmentationError(f"segment failed: {type(error).__name__}; see the server's log"))
+            try:
+                _send_error(sender, SegmentationError(f"segment failed: {type(error).__name__}; see the server's log"))
+            except Exception:  # a sender that failed while it was sending an answer takes no other
+                pb_utils.Logger.log_error(f"segment: a request gets no answer: {traceback.format_exc()}")
 
 
 def _send_error(sender: Any, error: SegmentationError) -> None:
@@ -150,18 +151,24 @@ def _send_error(sender: Any, error: SegmentationError) -> None:
 
 
 class ModelCaller:
-    """Calls models of this server, each call on a thread of the loop's; a `CallModel`.
+    """Calls models of this server, each call on a thread; a `CallModel`.
+
+    threads: for what images need. phrase_threads: for calls that lead phrases through the stages, which new images must
+    not keep waiting.
 
     A call that has begun always runs to its end, also when nobody waits for it any more: Triton does not cancel it,
     and dropping the request object under it corrupts the shared memory of later calls.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int, phrase_threads: int) -> None:
         self.under_way: set[asyncio.Future[Any]] = set()
+        self._threads = ThreadPoolExecutor(threads, "call-model")
+        self._phrase_threads = ThreadPoolExecutor(phrase_threads, "call-phrases")
 
     async def __call__(self, call: ModelCall) -> dict[str, Array]:
         """Make the call; answers are copies."""
-        work = asyncio.get_running_loop().run_in_executor(None, call_model, call)
+        threads = self._phrase_threads if call.model == contract.SEGMENT_PHRASES else self._threads
+        work = asyncio.get_running_loop().run_in_executor(threads, call_model, call)
         self.under_way.add(work)
         work.add_done_callback(self._ended)
         return await asyncio.shield(work)
@@ -179,6 +186,8 @@ def call_model(call: ModelCall) -> dict[str, Array]:
         requested_output_names=list(call.outputs),
         inputs=[to_tensor(name, values) for name, values in call.inputs.items()],
         timeout=0 if call.timeout_s is None else max(1, int(call.timeout_s * 1e6)),
+        # By default an answer stays where the backend likes it: ONNX Runtime's on the GPU, where numpy cannot read it.
+        preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
     )
     response = request.exec()
     if response.has_error():

@@ -52,13 +52,17 @@ class StageModel:
 
     def _run(self, rows: Sequence[Row]) -> Sequence[Answer]:
         try:
-            return self.stage.run(rows)
+            answers = self.stage.run(rows)
         except Exception as error:  # the boundary: raising here would leave the requests of the batch without answers
             pb_utils.Logger.log_error(f"{self.name}: {traceback.format_exc()}")
             failure = SegmentationError(
                 f"{self.name} failed on a batch of {len(rows)}: {type(error).__name__}; see the log"
             )
             return [failure] * len(rows)
+        for answer in answers:
+            if type(answer) is SegmentationError:  # what nobody expected; the others say what the caller did
+                pb_utils.Logger.log_error(f"{self.name}: {''.join(traceback.format_exception(answer))}")
+        return answers
 
     def _response(self, request: Any, answers: Sequence[Answer]) -> Any:
         rows: list[dict[str, Array]] = []

@@ -20,6 +20,7 @@ from PIL import Image
 
 from ssp_sam.config import Preset, get_preset
 from ssp_sam.errors import InvalidArgumentError, SegmentationError
+from ssp_sam.limits import check_raw_masks, check_threshold
 from ssp_sam.postprocess import Calibration, interpret
 from ssp_sam.preprocess import Geometry, decode_image, prepare
 from ssp_sam.results import BoolMask, encode_rle
@@ -50,6 +51,10 @@ class RowStage(Stage):
                 answers.append(self.run_row(row))
             except SegmentationError as error:
                 answers.append(error)
+            except Exception as error:  # of this row, whatever it is: its neighbours are answered all the same
+                failure = SegmentationError(f"{type(self).__name__} failed: {type(error).__name__}; see the log")
+                failure.__cause__ = error
+                answers.append(failure)
         return answers
 
     @abstractmethod
@@ -73,15 +78,20 @@ class Preprocess(RowStage):
     def run_row(self, row: Row) -> dict[str, Array]:
         """Answer one row."""
         answer = {}
+        phrases = 0
         if contract.EXPRESSIONS.name in row:
             expressions = row[contract.EXPRESSIONS.name]
             tokenize(decode_expressions(expressions.tolist()), self.preset.text_positions)
             answer[contract.CHECKED_EXPRESSIONS.name] = expressions
+            phrases = len(expressions)
         if contract.MASK_FORMAT.name in row:
             mask_encoder(row[contract.MASK_FORMAT.name][0])
         if contract.MASK_THRESHOLD.name in row:
             check_threshold(row[contract.MASK_THRESHOLD.name][0])
-        inputs = prepare(decode_image(row[contract.IMAGE.name][0]), self.preset)
+        image = decode_image(row[contract.IMAGE.name][0])
+        if contract.MASK_FORMAT.name in row:
+            check_masks(row[contract.MASK_FORMAT.name][0], phrases, (image.height, image.width))
+        inputs = prepare(image, self.preset)
         return {
             **answer,
             self.sam_image: inputs.sam_image,
@@ -123,6 +133,7 @@ class Postprocess(RowStage):
         mask_logits, boxes_norm, iou, similarity_peak = (row[name] for name in names)
         encode = mask_encoder(row[contract.MASK_FORMAT.name][0])
         geometry = Geometry.from_array(row[contract.GEOMETRY.name])
+        check_masks(row[contract.MASK_FORMAT.name][0], len(mask_logits), geometry.original_hw)
         threshold = check_threshold(row[contract.MASK_THRESHOLD.name][0])
         found = interpret(
             mask_logits,
@@ -154,13 +165,10 @@ def check_phrase_counts(row: Row, names: Sequence[str]) -> None:
         raise InvalidArgumentError(f"all inputs must have the same number of phrases, at least 1; got {counts}")
 
 
-def check_threshold(threshold: float) -> float:
-    """Return the threshold, or raise InvalidArgumentError if it is not a finite number."""
-    if not np.isfinite(threshold):
-        raise InvalidArgumentError(
-            f"{contract.MASK_THRESHOLD.name} is {threshold}; it must be a finite logit, usually 0"
-        )
-    return float(threshold)
+def check_masks(mask_format: bytes, phrases: int, original_hw: tuple[int, int]) -> None:
+    """Raise InvalidArgumentError if the masks of so many phrases have too many bytes in this format."""
+    if mask_format == contract.MASK_FORMAT_RAW.encode():
+        check_raw_masks(phrases, original_hw)
 
 
 def mask_encoder(mask_format: bytes) -> Callable[[BoolMask], bytes]:

@@ -156,6 +156,23 @@ def huge_png_header() -> bytes:
     return bytes(data)
 
 
+def large_png() -> bytes:
+    """Return a small file of 25 million pixels."""
+    file = io.BytesIO()
+    Image.new("1", (5000, 5000)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_raw_masks_are_bounded(caller: Caller, model: str) -> None:
+    image = large_png()
+    (mask,) = caller.ask(model, image=image, expressions=[b"a dog"], mask_format=b"raw")["masks"]
+    assert len(mask) == 25_000_000
+    with pytest.raises(InferenceServerException, match="6 raw masks of 5000 x 5000") as caught:
+        caller.ask(model, image=image, expressions=[b"a dog"] * 6, mask_format=b"raw")
+    assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+
+
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("case", [*BAD_REQUESTS, "image too large"])
 def test_bad_request_is_refused_with_the_reason(caller: Caller, model: str, case: str) -> None:

@@ -72,6 +72,14 @@ class Tensor:
         return self._array
 
 
+TRITONSERVER_MEMORY_CPU, TRITONSERVER_MEMORY_GPU = range(2)
+
+
+class PreferredMemory:
+    def __init__(self, memory_type: int, device_id: int = 0) -> None:
+        self.memory_type, self.device_id = memory_type, device_id
+
+
 class InferenceResponse:
     def __init__(self, output_tensors: Sequence[Tensor] = (), error: TritonError | None = None) -> None:
         self._outputs, self._error = list(output_tensors), error
@@ -127,9 +135,11 @@ class InferenceRequest:
         requested_output_names: Sequence[str],
         model_name: str = "",
         timeout: int = 0,
+        preferred_memory: PreferredMemory | None = None,
     ) -> None:
         self._inputs = {tensor.name(): tensor for tensor in inputs}
         self._outputs, self._model, self._timeout_us = list(requested_output_names), model_name, timeout
+        self._preferred_memory = preferred_memory
         self.sender = ResponseSender()
 
     def inputs(self) -> list[Tensor]:
@@ -145,6 +155,9 @@ class InferenceRequest:
         return self.sender
 
     def exec(self) -> InferenceResponse:
+        memory = self._preferred_memory
+        # Else a backend that computes on a GPU leaves its answer there.
+        assert memory is not None and memory.memory_type == TRITONSERVER_MEMORY_CPU
         response = models[self._model](self)
         if response.has_error():
             return InferenceResponse(error=TritonError(response.error().message(), TritonError.INTERNAL))

@@ -198,6 +198,39 @@ def test_what_nobody_expected_is_logged_and_answered(start: Start, make_request,
     assert any("a secret" in logged for logged in fake_triton.Logger.errors)
 
 
+def test_an_answer_that_cannot_be_sent_is_logged(start: Start, make_request, make_png) -> None:
+    request = make_request(["score"], image=make_png(), expressions="dog")
+    failed = threading.Event()
+
+    def broken(*_: object, **__: object) -> None:
+        failed.set()
+        raise RuntimeError("no memory is left")
+
+    request.sender.send = broken
+    model = start()
+    fake_triton.execute(model, [request])
+    assert failed.wait(30)
+    model.finalize()
+    assert "a request gets no answer" in fake_triton.Logger.errors[-1]
+
+
+def test_phrases_do_not_wait_for_new_images(start: Start, make_request, make_png) -> None:
+    model = start(call_threads=1)
+    known = make_request(["image_id"], image=make_png(), expressions="dog")
+    fake_triton.execute(model, [known])
+    image_id = known.sender.answer().arrays()["image_id"][0, 0]
+    gate = Gate("preprocess")
+    new = make_request(["score"], image=make_png(9, 9), expressions="dog")
+    fake_triton.execute(model, [new])
+    assert gate.entered.acquire(timeout=30)
+    again = make_request(["score"], image_id=image_id, expressions="cat")
+    fake_triton.execute(model, [again])
+    assert again.sender.answer().arrays()
+    assert not new.sender.done.is_set()
+    gate.opened.set()
+    assert new.sender.answer().arrays()
+
+
 def test_more_requests_than_allowed_are_refused_at_once(start: Start, make_request, make_png) -> None:
     model, gate = start(max_in_flight=2), Gate("preprocess")
     requests = [make_request(["score"], image=make_png(), expressions="dog") for _ in range(5)]
@@ -245,7 +278,7 @@ def test_a_call_that_has_begun_runs_to_its_end_when_nobody_waits_any_more(make_r
 
     async def main() -> None:
         image = np.array([[make_png()]], dtype=np.object_)
-        call = asyncio.ensure_future(ModelCaller()(ModelCall("preprocess", {"image": image}, ["geometry"])))
+        call = asyncio.ensure_future(ModelCaller(2, 1)(ModelCall("preprocess", {"image": image}, ["geometry"])))
         while not gate.entered.acquire(blocking=False):
             await asyncio.sleep(0.01)
         call.cancel()

@@ -116,6 +116,29 @@ def test_one_bad_row_of_a_request_is_the_answer_of_the_request(stage_models, mak
     assert "not an image" in response.error().message()
 
 
+def test_what_nobody_expected_of_a_row_is_its_own_answer(
+    stage_models: Mapping[str, Any], make_request, make_png, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = stage_models["preprocess"]
+    run_row = model.stage.run_row
+
+    def choosy(row: Mapping[str, np.ndarray]) -> Any:
+        if row["image"][0] == b"odd":
+            raise MemoryError("a secret")
+        return run_row(row)
+
+    monkeypatch.setattr(model.stage, "run_row", choosy)
+    odd, good = execute(
+        model, make_request(["geometry"], image=b"odd"), make_request(["geometry"], image=make_png(10, 20))
+    )
+    assert good.arrays()["geometry"][0, 0].tolist() == [10, 20]
+    assert odd.error().code() == TritonError.INTERNAL
+    assert "Preprocess failed: MemoryError" in odd.error().message()
+    assert "secret" not in odd.error().message()
+    (logged,) = fake_triton.Logger.errors
+    assert "a secret" in logged and "Traceback" in logged
+
+
 def test_what_nobody_expected_is_logged_and_told_without_its_details(
     stage_models: Mapping[str, Any], make_request, make_png, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ from ssp_sam.preprocess import Geometry, geometry_of
 TINY = get_preset("tiny")
 PUBLISHED = get_preset("mini224")
 SIZES = [(480, 640), (640, 480), (33, 33), (1, 1), (1, 700), (700, 1), (5, 1200), (256, 256), (1024, 700), (2, 3)]
+SIZES += [(65_535, 2)]
 
 
 def logits_of(side: int, seed: int = 0, smooth: bool = False) -> np.ndarray:

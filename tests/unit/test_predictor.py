@@ -68,6 +68,16 @@ def test_what_cannot_be_used_is_refused(predictor: Predictor, image: bytes, phra
         predictor.segment(image, phrases)
 
 
+def test_a_text_is_no_list_of_phrases(predictor: Predictor, make_png) -> None:
+    with pytest.raises(InvalidArgumentError, match="must be a list of texts"):
+        predictor.segment(make_png(), "dog")
+
+
+def test_a_threshold_that_is_no_number_is_refused(predictor: Predictor, make_png) -> None:
+    with pytest.raises(InvalidArgumentError, match="mask_threshold is nan"):
+        predictor.segment(make_png(), ["dog"], mask_threshold=float("nan"))
+
+
 def test_a_folder_that_is_no_repository_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match=r"is no model repository of SSP-SAM: it has no manifest\.json"):
         Predictor.from_repository(tmp_path)

@@ -20,11 +20,11 @@ from torchvision.transforms import functional as tv
 
 from ssp_sam.config import PRESETS, Preset, get_preset
 from ssp_sam.errors import InvalidArgumentError
-from ssp_sam.limits import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
+from ssp_sam.limits import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, MAX_JPEG_SCANS
 from ssp_sam.modeling.clip_image import CLIP_MEAN_255, CLIP_STD_255
 from ssp_sam.modeling.images import PixelNormalizer
 from ssp_sam.modeling.sam import SAM_MEAN_255, SAM_STD_255
-from ssp_sam.preprocess import IMAGE_FORMATS, Geometry, decode_image, geometry_of, prepare, read_image
+from ssp_sam.preprocess import IMAGE_FORMATS, Geometry, decode_image, geometry_of, prepare, read_image, to_rgb
 
 SIDES = st.one_of(st.integers(1, 40), st.integers(1, 5000))
 SIZES = [(480, 640), (640, 480), (33, 33), (1, 1), (1, 700), (700, 1), (7, 1000), (1023, 1025), (1024, 1024), (3, 2)]
@@ -62,7 +62,7 @@ def test_the_geometry_is_that_of_the_published_model(height: int, width: int, na
     assert all(o >= 0 and o + n <= clip_side for o, n in zip(geometry.clip_offset_tl, geometry.clip_hw, strict=True))
 
 
-@given(st.lists(st.integers(0, 2**31 - 1), min_size=8, max_size=8))
+@given(st.lists(st.integers(1, 7000), min_size=8, max_size=8))
 def test_a_geometry_survives_the_array(values: list[int]) -> None:
     geometry = Geometry(*[(values[i], values[i + 1]) for i in range(0, 8, 2)])
     array = geometry.to_array()
@@ -195,6 +195,13 @@ def test_16_bit_grey_is_scaled_not_clipped(image_format: str) -> None:
     np.testing.assert_array_equal(got, np.repeat(np.round(values / 257)[..., None], 3, axis=2).astype(np.uint8))
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32])
+def test_every_16_bit_grey_becomes_the_nearest_of_8_bits(dtype: type) -> None:
+    values = np.arange(65536, dtype=dtype).reshape(1024, 64)
+    got = np.asarray(to_rgb(Image.fromarray(values)))[..., 0].ravel()
+    np.testing.assert_array_equal(got, np.floor(np.arange(65536) / 257 + 0.5))
+
+
 def test_an_animation_gives_its_first_frame() -> None:
     frames = [Image.new("RGB", (9, 5), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
     for image_format, options in (("GIF", {}), ("WEBP", {"lossless": True}), ("TIFF", {}), ("PNG", {})):
@@ -246,6 +253,40 @@ def test_too_many_pixels_are_refused_before_anything_is_decoded(size: tuple[int,
         tracemalloc.stop()
     assert took_s < 1
     assert peak < 10_000_000
+
+
+def jpeg_with_scans(more: int) -> bytes:
+    """Return a progressive JPEG file whose last scan comes `more` times again."""
+    data = file_of(picture(40, 60), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + more * data[last:-2] + data[-2:]
+
+
+def test_a_jpeg_of_endless_scans_is_refused() -> None:
+    assert decode_image(jpeg_with_scans(20)).size == (60, 40)
+    for more in (MAX_JPEG_SCANS, 50_000):
+        with pytest.raises(InvalidArgumentError, match=f"more than {MAX_JPEG_SCANS} scans"):
+            decode_image(jpeg_with_scans(more))
+
+
+def test_only_scans_count_in_a_jpeg() -> None:
+    # Comments, and what follows the picture, may hold anything: thumbnails, films.
+    looks = b"\xff\xda" * 20_000
+    assert decode_image(file_of(picture(8, 8), "JPEG", comment=looks[:60_000]) + looks).size == (8, 8)
+    restarts = file_of(picture(64, 64), "JPEG", restart_marker_blocks=1)
+    assert restarts.count(b"\xff\xd0") > 1
+    assert decode_image(restarts).size == (64, 64)
+    empty_parts = b"\xff\xd8" + b"\xff\xfe\x00\x02" * 1_000_000
+    with pytest.raises(InvalidArgumentError):
+        decode_image(empty_parts)
+
+
+def test_a_tiff_of_large_tiles_is_refused() -> None:
+    tags = {256: 1, 257: 1, 258: 8, 259: 1, 262: 1, 277: 1, 322: 8192, 323: 8192, 324: 0, 325: 8192 * 8192}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", 0)
+    with pytest.raises(InvalidArgumentError, match="8192 x 8192"):
+        decode_image(data)
 
 
 def test_too_many_bytes_are_refused() -> None:

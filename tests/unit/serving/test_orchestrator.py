@@ -294,6 +294,32 @@ def test_more_than_the_bound_is_refused_at_once_and_room_comes_back() -> None:
     run(main())
 
 
+def test_images_of_those_who_gave_up_are_bounded_as_well() -> None:
+    call = Call(zeros)
+
+    async def main() -> None:
+        gate = asyncio.Event()
+
+        async def wait() -> None:
+            await gate.wait()
+
+        call.before[contract.PREPROCESS] = wait
+        served = orchestrator(call, max_in_flight=3)
+        for number in range(3):
+            with pytest.raises(DeadlineExceededError):
+                await served.segment(request(image=b"%d" % number, deadline_s=time.monotonic() + 0.05))
+        with pytest.raises(UnavailableError, match="busy: 3 images are being computed"):
+            await served.segment(request(image=b"another"))
+        assert (served.in_flight, served.rejected) == (0, 1)
+        one_of_them = asyncio.ensure_future(served.segment(request(image=b"1")))
+        await asyncio.sleep(0.01)
+        gate.set()
+        assert await one_of_them
+        assert await served.segment(request(image=b"another"))
+
+    run(main())
+
+
 @pytest.mark.parametrize("stage", CALLED)
 def test_room_comes_back_after_an_error_of_any_stage(stage: str) -> None:
     call = Call(zeros)
@@ -421,6 +447,17 @@ def test_the_image_of_a_request_that_gave_up_is_kept_for_the_next() -> None:
 
 
 # --- checks -----------------------------------------------------------------------------------------------------------
+
+
+def test_raw_masks_that_are_too_large_are_refused_before_the_phrases() -> None:
+    call = Call(lambda model, inputs: zeros(model, inputs) | {"geometry": np.full((1, 4, 2), 7000, np.int32)})
+
+    async def main() -> None:
+        with pytest.raises(InvalidArgumentError, match="3 raw masks of 7000 x 7000"):
+            await orchestrator(call).segment(request(mask_format=b"raw", phrases=["dog"] * 3))
+
+    run(main())
+    assert contract.SEGMENT_PHRASES not in call.counts()
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,6 @@ from ssp_sam.serving.stages import (
     Preprocess,
     Row,
     Stage,
-    check_threshold,
     chunks,
     decode_expressions,
     mask_encoder,
@@ -152,6 +151,14 @@ def test_every_size_that_may_come_is_met_before_the_first_request(stages: Stages
     assert met == [{1}, {1}], "no time for larger ones"
 
 
+def png_of(width: int, height: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("1", (width, height)).save(file, "PNG")
+    return file.getvalue()
+
+
+LARGE_PNG = png_of(7000, 7000)
+
 # --- bad rows ---------------------------------------------------------------------------------------------------------
 
 
@@ -169,6 +176,7 @@ def bad_rows(name: str, known: Mapping[str, Array]) -> list[tuple[Row, str]]:
             (but(expressions=strings(b"\xff")), "phrase 0 is not UTF-8"),
             (but(mask_format=strings("svg")), "unknown mask_format 'svg'; allowed: rle, png, raw, none"),
             (but(mask_threshold=np.array([np.nan], np.float32)), "mask_threshold is nan"),
+            (but(image=strings(LARGE_PNG), mask_format=strings("raw")), "3 raw masks of 7000 x 7000"),
         ]
     if name == contract.TEXT_ENCODER:
         return [
@@ -189,6 +197,9 @@ def bad_rows(name: str, known: Mapping[str, Array]) -> list[tuple[Row, str]]:
         (but(**{key: row[key][:0] for key in ("mask_logits", "box_cxcywh_norm", "iou")}), "at least 1"),
         (but(mask_format=strings("bmp")), "unknown mask_format 'bmp'"),
         (but(mask_threshold=np.array([-np.inf], np.float32)), "must be a finite logit"),
+        (but(geometry=np.zeros((4, 2), np.int32)), "the image has no pixels: 0 x 0"),
+        (but(geometry=np.full((4, 2), 10_000_000, np.int32)), "image too large"),
+        (but(geometry=np.full((4, 2), 7000, np.int32), mask_format=strings("raw")), "3 raw masks of 7000 x 7000"),
     ]
 
 
@@ -282,7 +293,6 @@ def test_every_mask_format_holds_the_same_mask(stages: Stages, requests) -> None
 
 def test_small_helpers_name_what_came() -> None:
     assert decode_expressions([b"dog", "日本".encode()]) == ["dog", "日本"]
-    assert check_threshold(np.float32(-1.5)) == -1.5
     with pytest.raises(InvalidArgumentError, match="'�'"):
         mask_encoder(b"\xff")
     with pytest.raises(InvalidArgumentError) as caught:
