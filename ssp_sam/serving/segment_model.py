@@ -76,6 +76,8 @@ class SegmentModel:
                 taken = self._read(request, sender)
             except SegmentationError as error:
                 _send_error(sender, error)
+            except Exception as error:  # the boundary, as in `_answer`
+                _fail(sender, error)
             else:
                 asyncio.run_coroutine_threadsafe(self._answer(taken, sender), self.loop)
 
@@ -137,11 +139,16 @@ class SegmentModel:
         except SegmentationError as error:
             _send_error(sender, error)
         except Exception as error:  # the boundary: a request without an answer would hang its caller
-            pb_utils.Logger.log_error(f"segment: {traceback.format_exc()}")
-            try:
-                _send_error(sender, SegmentationError(f"segment failed: {type(error).__name__}; see the server's log"))
-            except Exception:  # a sender that failed while it was sending an answer takes no other
-                pb_utils.Logger.log_error(f"segment: a request gets no answer: {traceback.format_exc()}")
+            _fail(sender, error)
+
+
+def _fail(sender: Any, error: Exception) -> None:
+    """Log what nobody expected, within its `except`, and answer that it happened."""
+    pb_utils.Logger.log_error(f"segment: {traceback.format_exc()}")
+    try:
+        _send_error(sender, SegmentationError(f"segment failed: {type(error).__name__}; see the server's log"))
+    except Exception:  # a sender that failed while it was sending an answer takes no other
+        pb_utils.Logger.log_error(f"segment: a request gets no answer: {traceback.format_exc()}")
 
 
 def _send_error(sender: Any, error: SegmentationError) -> None:

@@ -198,6 +198,16 @@ def test_what_nobody_expected_is_logged_and_answered(start: Start, make_request,
     assert any("a secret" in logged for logged in fake_triton.Logger.errors)
 
 
+def test_a_request_that_cannot_be_read_is_answered_and_stops_no_other(start: Start, make_request, make_png) -> None:
+    odd = make_request(["score"], image=make_png(), expressions="dog")
+    odd.timeout = lambda: "a secret"
+    good = make_request(["score"], image=make_png(), expressions="dog")
+    fake_triton.execute(start(), [odd, good])
+    assert error_of(odd).code() == TritonError.INTERNAL
+    assert "segment failed: TypeError" in error_of(odd).message()
+    assert good.sender.answer().arrays()
+
+
 def test_an_answer_that_cannot_be_sent_is_logged(start: Start, make_request, make_png) -> None:
     request = make_request(["score"], image=make_png(), expressions="dog")
     failed = threading.Event()
