@@ -60,6 +60,11 @@ def compare_runtimes() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def serve() -> ModuleType:
+    return load_script(ROOT / "scripts" / "serve.py")
+
+
+@pytest.fixture(scope="session")
 def demo() -> ModuleType:
     return load_script(ROOT / "scripts" / "demo.py")
 

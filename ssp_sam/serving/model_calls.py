@@ -188,7 +188,9 @@ class JoinedCalls:
             answer = await self._call(group.call())
         except Exception as error:
             if len(group.members) > 1 and isinstance(error, SegmentationError):
-                await asyncio.gather(*(self._answer(_Group([member], None, [1])) for member in group.members))
+                for member in group.members:
+                    if not member.answer.done():  # somebody still waits for it
+                        await self._answer(_Group([member], None, [1]))
                 return
             for member in group.members:
                 if not member.answer.done():

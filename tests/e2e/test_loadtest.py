@@ -8,6 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import tritonclient.grpc
+
+from ssp_sam.serving import contract
 from ssp_sam.serving.server import TritonServer
 
 LOCUSTFILE = Path(__file__).parents[2] / "loadtest" / "locustfile.py"
@@ -23,8 +26,17 @@ def run_load(host: str, csv_prefix: Path, *options: str) -> tuple[int, dict[str,
 
 
 def test_new_and_recent_images_are_asked_about(server: TritonServer, tmp_path: Path) -> None:
-    code, rows = run_load(server.grpc_url, tmp_path / "load", "--new-image-share", "0.5", "--phrases", "2")
-    assert code == 0
+    with tritonclient.grpc.InferenceServerClient(server.grpc_url) as client:
+
+        def images_encoded() -> int:
+            statistics = client.get_inference_statistics(contract.SAM_IMAGE_ENCODER).model_stats[0]
+            return int(statistics.inference_count)
+
+        before = images_encoded()
+        code, rows = run_load(server.grpc_url, tmp_path / "load", "--new-image-share", "0.5", "--phrases", "2")
+        assert code == 0
+        assert images_encoded() - before >= int(rows["new image"]["Request Count"]) > 0
+    assert float(rows["Aggregated"]["Average Content Size"]) == 2  # phrases
     assert rows.keys() == {"new image", "recent image", "Aggregated"}
     assert int(rows["Aggregated"]["Request Count"]) >= 6
     assert rows["Aggregated"]["Failure Count"] == "0"

@@ -50,6 +50,16 @@ def test_client_command_runs(server: TritonServer, tmp_path: Path) -> None:
     assert (tmp_path / "overlay.png").exists()
 
 
+def test_the_demo_runs(tmp_path: Path) -> None:
+    command = [sys.executable, "scripts/demo.py", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    phrases = ("the dog on the left", "both dogs", "the car", "the lemon", "the zebra")
+    assert all(phrase in done.stdout for phrase in phrases)
+    assert len([*tmp_path.glob("mask_*.png")]) == len(phrases)
+    assert (tmp_path / "overlay.png").exists()
+
+
 def test_other_commands_name_what_exists() -> None:
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     seen = set()

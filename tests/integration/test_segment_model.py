@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import fake_triton
 import numpy as np
@@ -18,8 +19,9 @@ from ssp_sam.errors import DeadlineExceededError, SegmentationError, Unavailable
 from ssp_sam.predictor import Predictor
 from ssp_sam.results import decode_rle
 from ssp_sam.serving import contract
+from ssp_sam.serving.feature_cache import CacheCounters
 from ssp_sam.serving.orchestrator import ModelCall
-from ssp_sam.serving.segment_model import ModelCaller, SegmentModel, call_model
+from ssp_sam.serving.segment_model import Metrics, ModelCaller, SegmentModel, call_model
 
 TINY = get_preset("tiny")
 OUTPUTS = [tensor.name for tensor in contract.segment_model(TINY).outputs]
@@ -350,6 +352,23 @@ def test_the_end_waits_for_calls_that_nobody_waits_for(start: Start, make_reques
     threading.Timer(0.3, gate.opened.set).start()
     model.finalize()
     assert gate.finished == 1
+
+
+def test_every_metric_is_published_and_counters_do_not_count_twice() -> None:
+    counters = CacheCounters(hits=1, misses=2, joins=3, evictions=4, bytes_held=5)
+    orchestrator = SimpleNamespace(cache=SimpleNamespace(counters=counters), in_flight=6, rejected=7)
+    metrics = Metrics()
+    for _ in range(2):
+        metrics.publish(orchestrator)
+    assert {name.removeprefix("ssp_sam_"): each.value() for name, each in fake_triton.MetricFamily.metrics.items()} == {
+        "feature_cache_hits_total": 1,
+        "feature_cache_misses_total": 2,
+        "feature_cache_joins_total": 3,
+        "feature_cache_evictions_total": 4,
+        "feature_cache_bytes": 5,
+        "in_flight": 6,
+        "rejected_total": 7,
+    }
 
 
 def test_metrics_say_what_happened(start: Start, make_request, make_png, monkeypatch: pytest.MonkeyPatch) -> None:

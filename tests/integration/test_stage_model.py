@@ -19,7 +19,7 @@ from ssp_sam.errors import (
     UnavailableError,
     error_from_message,
 )
-from ssp_sam.serving import contract
+from ssp_sam.serving import contract, stage_model
 from ssp_sam.serving.stage_model import triton_error
 
 TINY = get_preset("tiny")
@@ -114,6 +114,16 @@ def test_one_bad_row_of_a_request_is_the_answer_of_the_request(stage_models, mak
     images = np.array([[make_png()], [b"no image"]], dtype=np.object_)
     (response,) = execute(stage_models["preprocess"], make_request(["geometry"], image=images))
     assert "not an image" in response.error().message()
+
+
+def test_the_device_is_the_one_that_triton_gives(tiny_repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices: list[str] = []
+    monkeypatch.setattr(stage_model, "load_stage", lambda *arguments: devices.append(arguments[3]))
+    arguments = fake_triton.model_arguments(tiny_repository, "mask_decoder")
+    for kind in ("CPU", "GPU"):
+        of_kind = {**arguments, "model_instance_kind": kind, "model_instance_device_id": "1"}
+        stage_model.StageModel().initialize(of_kind)
+    assert devices == ["cpu", "cuda:1"]
 
 
 def test_what_nobody_expected_of_a_row_is_its_own_answer(

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -71,9 +72,12 @@ def test_compose_gives_the_server_time_to_stop_and_restarts_it() -> None:
     assert triton["shm_size"] == "2gb"
 
 
-def test_compose_starts_what_the_image_does_with_few_threads() -> None:
+def test_compose_starts_what_the_image_does_with_few_threads(serve: ModuleType) -> None:
     command = json.loads(re.findall(r"^CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)[0])
-    assert service("compose.yaml")["command"] == [*command, "--threads", "${SSP_SAM_THREADS:-1}"]
+    of_compose = service("compose.yaml")["command"]
+    assert of_compose == [*command, "--threads", "${SSP_SAM_THREADS:-1}"]
+    settings = serve.parse_args([*of_compose[2:-1], "1"])
+    assert (settings.host, settings.threads_per_model_process) == ("0.0.0.0", 1)
 
 
 def test_gpu_overlay_adds_devices_only() -> None:

@@ -188,14 +188,14 @@ def test_calibrations_of_before_know_no_similarity() -> None:
     assert Calibration.from_json(old | {"no_target_similarity": 0.2}).no_target_similarity == 0.2
 
 
-def answers(calibration: Calibration, logits: np.ndarray, iou: list[float], size=(60, 80)):
+def answers(calibration: Calibration, logits: np.ndarray, iou: list[float], size=(60, 80), peaks=None):
     boxes = np.tile(np.array([[0.5, 0.5, 0.4, 0.4]], np.float32), (len(logits), 1))
     return list(
         interpret(
             logits,
             boxes,
             np.array(iou, np.float32),
-            np.ones(len(iou), np.float32),
+            np.ones(len(iou), np.float32) if peaks is None else np.array(peaks, np.float32),
             geometry_of(size, TINY),
             sam_side_px=TINY.sam.image_side_px,
             clip_side_px=TINY.clip.image_side_px,
@@ -217,6 +217,15 @@ def test_no_answer_contradicts_itself() -> None:
         assert answer.area_px == answer.mask.sum()
         assert answer.no_target == (answer.area_px == 0) == (not answer.box_xyxy_px.any())
     assert [answer.score for answer in found] == pytest.approx([0.9, 0.9, 0.9, 0.2])
+
+
+def test_a_phrase_like_no_patch_finds_nothing() -> None:
+    blobs = np.full((2, TINY.sam.mask_side, TINY.sam.mask_side), 5, np.float32)
+    found = answers(Calibration(no_target_similarity=0.1), blobs, [0.9, 0.9], peaks=[0.3, 0.05])
+    assert [answer.no_target for answer in found] == [False, True]
+    assert found[0].mask.all()
+    assert not found[1].mask.any()
+    assert not found[1].box_xyxy_px.any()
 
 
 def test_each_phrase_is_interpreted_alone() -> None:

@@ -56,6 +56,15 @@ def test_json(url: str, image: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert np.array_equal(mask, expected_mask(answer["phrase"]))
 
 
+def test_options_reach_the_server(server: FakeTriton, url: str, image: str) -> None:
+    options = ["--model", "segment_ensemble", "--mask-threshold", "1.5", "--timeout-s", "7"]
+    assert main([image, "--phrase", FOUND, "--url", url, *options]) == 0
+    (request,) = server.requests
+    assert request.model == "segment_ensemble"
+    assert request.inputs["mask_threshold"] == 1.5
+    assert 6_000_000 < request.timeout_us <= 7_000_000
+
+
 def test_pictures(url: str, image: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "new" / "results"
     assert main([image, "--phrase", FOUND, "--phrase", MISSING, "--url", url, "--out", str(out)]) == 0

@@ -84,8 +84,10 @@ def test_colours_differ() -> None:
 def test_small_mask_shows_on_a_large_one() -> None:
     wh = (300, 300)
     for boxes in ([(0, 50, 300, 300), (100, 150, 200, 250)], [(100, 150, 200, 250), (0, 50, 300, 300)]):
-        image = pixels(draw_overlay(Image.new("RGB", wh, GREY), [answer("x", wh, box) for box in boxes]))
+        image = pixels(draw_overlay(Image.new("RGB", wh, GREY), [answer("x", wh, box) for box in boxes])).astype(int)
         assert (image[200, 150] != image[280, 20]).any()
+        to_large, to_small = (np.abs(image[200, 150] - colour(boxes.index(box))).sum() for box in sorted(boxes))
+        assert to_small < to_large
 
 
 def test_what_was_not_found_is_listed_at_the_bottom() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,8 @@ class Adder:
         await self.gate.wait()
         if (values < 0).any():
             raise InvalidArgumentError(f"negative: {values[0].tolist()}")
-        return {"y": values + shared, "shared": shared}
+        answer = {"y": values + shared, "shared": shared}
+        return {name: answer[name] for name in call.outputs}
 
 
 def some(values: list[float], shared: float, subject: str | None = "s") -> ModelCall:
@@ -164,6 +166,30 @@ def test_an_error_is_that_of_its_own_row_and_the_others_are_answered() -> None:
     run(main())
 
 
+def test_after_an_error_only_those_who_still_wait_are_tried_again_one_after_the_other() -> None:
+    async def main() -> None:
+        model = Doubler()
+        joined = JoinedCalls(model, at_once=1, rows_max=lambda call: 8)
+        tasks = await begin(joined, one(0), one(1), one(-2), one(3))
+        second = Doubler()
+
+        async def calls_by_turns(call: ModelCall) -> dict[str, Array]:
+            return await (model if len(model.calls) < 2 else second)(call)
+
+        joined._call = calls_by_turns
+        model.gate.set()
+        await asyncio.sleep(0.01)
+        tasks[3].cancel()
+        second.gate.set()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert model.calls == [[0], [1, -2, 3]]
+        assert second.calls == [[1], [-2]]
+        assert second.most_under_way == 1
+        assert [type(answer) for answer in answers[2:]] == [InvalidArgumentError, asyncio.CancelledError]
+
+    run(main())
+
+
 def test_an_error_that_is_not_the_models_reaches_all_and_frees_the_room() -> None:
     async def broken(call: ModelCall) -> dict[str, Array]:
         raise RuntimeError("broken")
@@ -214,6 +240,21 @@ def test_calls_about_the_same_subject_share_a_row() -> None:
         for call, answer in zip(calls, answers, strict=True):
             np.testing.assert_array_equal(answer["y"], call.inputs["x"] + call.inputs["shared"])
             np.testing.assert_array_equal(answer["shared"], call.inputs["shared"])
+
+    run(main())
+
+
+def test_calls_that_want_other_outputs_share_no_row() -> None:
+    async def main() -> None:
+        model = Adder()
+        joined = lists_joined(model)
+        calls = [some([n], 5) for n in range(4)]
+        calls[2] = replace(calls[2], outputs=["y"])
+        tasks = await begin(joined, *calls)
+        model.gate.set()
+        for call, answer in zip(calls, await asyncio.gather(*tasks), strict=True):
+            assert answer.keys() == set(call.outputs)
+        assert model.calls == [([0], 1), ([1, 3], 1), ([2], 1)]
 
     run(main())
 

@@ -12,7 +12,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from ssp_sam.config import PRESETS, get_preset
 from ssp_sam.postprocess import Calibration
 from ssp_sam.serving import contract
-from ssp_sam.serving.repository import Manifest, configuration_files
+from ssp_sam.serving.repository import Manifest, configuration_files, model_parameters
 
 CALIBRATION = Calibration(((0.1, 0.0), (0.9, 1.0)), 20.0, 0.25)
 
@@ -113,6 +113,15 @@ def test_parameters_are_what_the_stages_read() -> None:
             assert Calibration.from_json(json.loads(parameters["calibration"])) == CALIBRATION
         elif name not in (contract.SEGMENT, contract.PREPROCESS):
             assert parameters["dtype"] == "bf16"
+
+
+def test_threads_and_weights_are_those_of_the_preset_and_the_manifest() -> None:
+    preset = get_preset("l336")
+    manifest = Manifest("l336", "auto", weights_sha256={contract.SAM_IMAGE_ENCODER: "abc"})
+    of = {model.name: model_parameters(model, preset, manifest) for model in contract.all_models(preset, "FP16")}
+    assert of[contract.SAM_IMAGE_ENCODER]["threads"] == "all"
+    assert of[contract.SAM_IMAGE_ENCODER]["weights_sha256"] == "abc"
+    assert of[contract.MASK_DECODER]["threads"] == "auto"
 
 
 def test_warm_up_inputs_are_complete_and_of_the_right_size() -> None:

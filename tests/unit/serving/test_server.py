@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import os
 import signal
 import socket
@@ -65,16 +64,6 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def serve() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("serve", SERVE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def command(**settings: Any) -> list[str]:
     return server_command(ServerSettings(Path("repo"), **settings), CONTAINER, Path("backends"), shm_prefix="p_")
 
@@ -129,6 +118,7 @@ def test_command_line_defaults() -> None:
         "--strict-readiness=true",
         "--backend-directory=backends",
         "--cache-directory=/opt/t/caches",
+        f"--exit-timeout-secs={int(ServerSettings(Path('repo')).stop_grace_s)}",
         "--grpc-port=1",
         "--http-port=2",
         "--metrics-port=3",
@@ -318,6 +308,39 @@ def test_process_that_ignores_sigterm_is_killed_with_its_children(tmp_path: Path
     assert process.exit_cause() == server_process.describe_exit(-signal.SIGKILL)
     server_process._wait_until(lambda: not psutil.pid_exists(child), 5)
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+
+
+def test_process_is_given_time_to_end(tmp_path: Path) -> None:
+    script = (
+        "import signal, sys, time\n"
+        "def stop(*_): time.sleep(0.3); print('finished', flush=True); sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, stop); print('up', flush=True); time.sleep(60)"
+    )
+    with (tmp_path / "log").open("w+") as log:
+        process = server_process.ServerProcess([sys.executable, "-c", script], dict(os.environ), log)
+        server_process._wait_until(lambda: bool(process.log_tail()), 10)
+        process.end(10)
+        assert process.exit_cause() == "exited with code 0"
+        log.seek(0)
+        assert log.read().split() == ["up", "finished"]
+
+
+def test_every_option_of_serve_reaches_the_settings(serve: ModuleType) -> None:
+    options = {
+        "--model-repository": ("model_repository", Path("repository")),
+        "--host": ("host", "0.0.0.0"),
+        "--grpc-port": ("grpc_port", 1),
+        "--http-port": ("http_port", 2),
+        "--metrics-port": ("metrics_port", 3),
+        "--ready-timeout-s": ("ready_timeout_s", 4.5),
+        "--stop-grace-s": ("stop_grace_s", 5.5),
+        "--threads": ("threads_per_model_process", 6),
+        "--shm-default-bytes": ("shm_default_bytes", 2**21),
+        "--shm-growth-bytes": ("shm_growth_bytes", 2**20),
+        "--log-file": ("log_file", Path("x.log")),
+    }
+    settings = serve.parse_args([word for name, (_, value) in options.items() for word in (name, str(value))])
+    assert settings == ServerSettings(**dict(options.values()))
 
 
 def test_command_line_of_serve(serve: ModuleType) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from ssp_sam.errors import InvalidArgumentError, SegmentationError
 from ssp_sam.predictor import Predictor
 from ssp_sam.preprocess import decode_image
 from ssp_sam.results import decode_rle
-from ssp_sam.serving import contract
+from ssp_sam.serving import contract, network_stages
 from ssp_sam.serving.network_stages import NetworkStage, meet_sizes
 from ssp_sam.serving.stages import (
     Answer,
@@ -307,3 +310,18 @@ def test_the_image_is_turned_upright_before_the_size_is_told() -> None:
     (answer,) = Preprocess(TINY).run([{contract.IMAGE.name: strings(file.getvalue())}])
     assert answered(answer)[contract.GEOMETRY.name][0].tolist() == [30, 20]
     assert decode_image(file.getvalue()).size == (20, 30)
+
+
+def test_threads_are_those_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+
+    def loaded(stage: str, preset: object, weights: object, runtime: object, count: int) -> None:
+        threads.append(count)
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(network_stages, "load_network", loaded)
+    monkeypatch.setattr(network_stages, "stage_runtime", lambda *_: SimpleNamespace(engine="torch"))
+    for said in ("3", "all"):
+        parameters = {"dtype": "auto", "threads": said}
+        network_stages.load_network_stage(contract.MASK_DECODER, TINY, parameters, Path("weights"), "cpu")
+    assert threads == [3, len(os.sched_getaffinity(0))]
