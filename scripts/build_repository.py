@@ -81,15 +81,13 @@ def is_published(checkpoint: Path | None) -> bool:
 def build(options: argparse.Namespace) -> None:
     """Write the repository that the options ask for."""
     preset = get_preset(options.preset)
+    calibration = _calibration(options.calibration)
     stages: Mapping[str, Mapping[str, Tensor]]
     if options.checkpoint is None:
         stages = RandomStages(preset, options.random_weights)
         source = {"random_seed": str(options.random_weights)}
     else:
         stages, source = read_checkpoint(options.checkpoint, options.clip, preset)
-    calibration = Calibration()
-    if options.calibration is not None:
-        calibration = Calibration.from_json(json.loads(options.calibration.read_text(encoding="utf-8")))
     write_repository(
         options.out,
         preset,
@@ -100,6 +98,17 @@ def build(options: argparse.Namespace) -> None:
         backend=options.backend,
         tensorrt=options.tensorrt,
     )
+
+
+def _calibration(file: Path | None) -> Calibration:
+    if file is None:
+        return Calibration()
+    try:
+        return Calibration.from_json(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidArgumentError(
+            f"{file} is no calibration: {type(error).__name__}: {error}; ssp_sam.training.calibrate writes one"
+        ) from error
 
 
 def read_checkpoint(

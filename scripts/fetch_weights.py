@@ -74,10 +74,14 @@ class Lock:
 
     def put(self, file: WeightFile) -> None:
         """Remember a file, in place of what was known of it."""
+        if self._files.get(file.path) == file:
+            return  # nothing to write, perhaps where nothing can be written
         self._files[file.path] = file
         self.file.parent.mkdir(parents=True, exist_ok=True)
         entries = [asdict(self._files[path]) for path in sorted(self._files)]
-        self.file.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+        partial = self.file.with_name(f"{self.file.name}.partial")
+        partial.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+        partial.replace(self.file)
 
 
 class Hub:

@@ -1,8 +1,9 @@
-"""SHA-256 of files that are too large to read at once."""
+"""SHA-256 of files that are too large to read at once, and of several texts."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 _CHUNK_BYTES = 1 << 20
@@ -15,3 +16,8 @@ def sha256_of(path: str | Path) -> str:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def digest_of(texts: Iterable[str]) -> str:
+    """Return one SHA-256 of several texts, which hold no line breaks."""
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()

@@ -43,6 +43,8 @@ class Calibration:
     def from_json(cls, values: dict[str, Any]) -> Calibration:
         """Read what `dataclasses.asdict` wrote, lists in place of tuples; older ones know no similarity."""
         knots = tuple((float(raw), float(score)) for raw, score in values["score_knots"])
+        if not knots:
+            raise ValueError("score_knots is empty; at least one pair is needed")
         similarity = values.get("no_target_similarity")
         return cls(
             knots,

@@ -31,6 +31,9 @@ SAME_TARGET_SHARE = 0.25  # of phrases for what another phrase of the scene mean
 # So often is a phrase for something in the scene looked for before one for something absent takes its place.
 _PRESENT_TRIES = 12
 
+# So often is another absent thing looked for.
+_ABSENT_TRIES = 100
+
 # How often each kind is tried; where a scene has nothing to say in that kind, another is drawn.
 PRESENT_WEIGHTS = {
     "noun": 2.4,
@@ -264,9 +267,10 @@ def _absent(kind: str, view: SceneView) -> str:
     if kind in {"absent-all", "absent-group"}:
         return wording.all_of(name, count, rng)
     if kind == "absent-and":
-        other = name
-        while other.members & name.members:
-            other = view.absent_name()
+        others = (view.absent_name() for _ in range(_ABSENT_TRIES))
+        other = next((each for each in others if not each.members & name.members), None)
+        if other is None:  # of a small vocabulary nothing else is absent
+            return wording.with_article(name.singular, name, rng)
         return wording.joined([_one_or_several(each, rng) for each in (name, other)], 0, rng)
     if kind == "absent-position":
         bare = wording.positioned(name, pick(wording.DIRECTIONS, rng), compare=True, place=True, rng=rng)

@@ -34,6 +34,8 @@ class SceneView:
         # A red apple that was dyed is a green apple to some: then nobody can say that there is none.
         shown = {name.singular for name, _ in self.named}
         self.absent = [name for name in self.absent if without_colour(name.singular) not in shown]
+        if not self.absent:  # all that a small vocabulary has is there, or doubtful
+            self.absent = [name for name in usable_names(present) if not name.members & present]
 
     def candidates(self, at_least: int, at_most: int = 99, groups: bool = True) -> list[tuple[Name, list[Thing]]]:
         """Names of so many things, in random order; nouns tend to come before groups.

@@ -12,8 +12,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -23,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from ssp_sam.config import Preset, get_preset
-from ssp_sam.digest import sha256_of
+from ssp_sam.digest import digest_of, sha256_of
 from ssp_sam.errors import InvalidArgumentError
 from ssp_sam.limits import MAX_PHRASES
 from ssp_sam.networks import prepare_networks
@@ -83,15 +85,19 @@ class Manifest:
         path = Path(repository) / MANIFEST
         try:
             values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if values.get("format_version") != FORMAT_VERSION:
+                raise InvalidArgumentError(
+                    f"{path} has format version {values.get('format_version')!r}; this release reads {FORMAT_VERSION}"
+                )
+            return cls(**{**values, "calibration": Calibration.from_json(values["calibration"])})
         except FileNotFoundError:
             raise InvalidArgumentError(
                 f"{repository} is no model repository of SSP-SAM: it has no {MANIFEST}"
             ) from None
-        if values.get("format_version") != FORMAT_VERSION:
-            raise InvalidArgumentError(
-                f"{path} has format version {values.get('format_version')!r}; this release reads {FORMAT_VERSION}"
-            )
-        return cls(**{**values, "calibration": Calibration.from_json(values["calibration"])})
+        except InvalidArgumentError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InvalidArgumentError(f"{path} is damaged: {type(error).__name__}: {error}") from error
 
 
 def prepare_repository(repository: str | Path, manifest: Manifest, device: str) -> dict[str, Runtime]:
@@ -130,7 +136,9 @@ def write_repository(
     """Write a whole repository: networks of all stages, manifest, configurations.
 
     Stages are taken from the mapping one by one, so that one that makes them on demand is never held whole. The other
-    arguments are those of `Manifest`. Raises InvalidArgumentError for a `tensorrt` without ONNX Runtime.
+    arguments are those of `Manifest`. What an earlier repository had in the same place is replaced; until the new one
+    is whole it has no manifest, so that nobody takes the one for the other. Raises InvalidArgumentError for a
+    `tensorrt` without ONNX Runtime.
     """
     if tensorrt and backend != contract.ONNXRUNTIME:
         raise InvalidArgumentError(f"TensorRT goes with the backend {contract.ONNXRUNTIME}; the backend is {backend}")
@@ -141,10 +149,32 @@ def write_repository(
         preset.name, dtype, calibration, source, {}, {name: _version(name) for name in packages}, backend, tensorrt
     )
     write = _write_onnx if backend == contract.ONNXRUNTIME else _write_weights
+    (Path(out) / MANIFEST).unlink(missing_ok=True)
+    _remove_models(Path(out), preset)
     digests = {stage: write(Path(out), manifest, stage, stages[stage]) for stage in stages}
     manifest = replace(manifest, weights_sha256=digests)
-    (Path(out) / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
-    write_configurations(out)
+    for path, content in configuration_files(manifest).items():
+        _write(Path(out) / path, content)
+    partial = Path(out) / f"{MANIFEST}.partial"
+    _write(partial, (json.dumps(asdict(manifest), indent=2) + "\n").encode())
+    partial.replace(Path(out) / MANIFEST)
+
+
+def _remove_models(out: Path, preset: Preset) -> None:
+    """Remove what an earlier repository of any backend would leave beside the models of this one."""
+    for backend in contract.BACKENDS:
+        for model in contract.all_models(preset, "FP32", backend):
+            for folder in ("1", "warmup"):
+                if (out / model.name / folder).is_dir():
+                    shutil.rmtree(out / model.name / folder)
+            (out / model.name / "config.pbtxt").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # there is none, or it holds what is somebody else's
+                (out / model.name).rmdir()
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
 
 
 def _version(package: str) -> str:
@@ -166,7 +196,8 @@ def _write_onnx(out: Path, manifest: Manifest, stage: str, parameters: Mapping[s
     graph = onnx_graph(stage, network, preset, manifest.embedding_dtype)
     path = onnx_path(out, graph.model.name)
     graph.export(path, preset)
-    return sha256_of(path)
+    files = sorted(path.parent.glob(f"{path.name}*"))  # the parameters of large ones lie in a file beside it
+    return sha256_of(path) if len(files) == 1 else digest_of(map(sha256_of, files))
 
 
 def _write_weights(out: Path, manifest: Manifest, stage: str, parameters: Mapping[str, Tensor]) -> str:
@@ -190,9 +221,7 @@ def _write_weights(out: Path, manifest: Manifest, stage: str, parameters: Mappin
 def write_configurations(repository: str | Path) -> None:
     """(Re)write all but the weights and the manifest, which say what to write."""
     for path, content in configuration_files(Manifest.read(repository)).items():
-        target = Path(repository) / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
+        _write(Path(repository) / path, content)
 
 
 def configuration_files(manifest: Manifest) -> dict[str, bytes]:
@@ -232,6 +261,8 @@ def model_parameters(model: contract.Model, preset: Preset, manifest: Manifest) 
         (phrases,) = (other for other in models if other.name == contract.SEGMENT_PHRASES)
         return {
             "preset": preset.name,
+            # So that a server says what it serves, whatever computes its networks.
+            "weights_sha256": digest_of([manifest.dtype, *sorted(manifest.weights_sha256.values())]),
             "feature_cache_mib": str(FEATURE_CACHE_MIB),
             "max_in_flight": str(MAX_IN_FLIGHT),
             "call_threads": str(CALL_THREADS),

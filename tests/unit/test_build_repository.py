@@ -108,6 +108,17 @@ def test_clip_goes_with_a_published_checkpoint_alone(
     assert "--clip goes with a published .pth" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"score_knots": [1]}'])
+def test_a_calibration_that_is_none_is_named(build: Build, tmp_path: Path, content: str) -> None:
+    file = tmp_path / "metrics.json"
+    file.write_text(content)
+    out = tmp_path / "out"
+    code, err = build("--preset", "tiny", "--random-weights", "0", "--calibration", file, "--out", out)
+    assert code == 1
+    assert err.startswith(f"error: {file} is no calibration")
+    assert not out.exists()
+
+
 def test_random_weights_follow_from_the_seed(build: Build, tmp_path: Path) -> None:
     digests = {}
     for name, seed in (("a", "7"), ("b", "7"), ("c", "8")):

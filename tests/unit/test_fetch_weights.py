@@ -214,6 +214,17 @@ def test_offline_says_what_is_missing(run: Run, tmp_path: Path) -> None:
     assert code == 1 and f"{checkpoint_of(tmp_path)} is missing" in err
 
 
+def test_offline_writes_nothing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run()[0] == 0
+
+    def refused(path: Path, *_: object, **__: object) -> int:
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "write_text", refused)
+    monkeypatch.setattr(Path, "mkdir", refused)
+    assert run("--offline")[0] == 0
+
+
 def test_the_checkpoint_is_never_guessed(hub: FakeHub, run: Run, tmp_path: Path) -> None:
     code, _, err = run("--checkpoint-file", "*.pth")
     assert code == 1 and CHECKPOINT in err and "output/other/336/a.pth" in err

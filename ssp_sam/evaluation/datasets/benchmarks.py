@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssp_sam.evaluation.datasets.phrasecut import genome_image_path, read_phrasecut
+from ssp_sam.evaluation.datasets.phrasecut import genome_image_path, read_phrasecut, tasks_files
 from ssp_sam.evaluation.datasets.prepared import ImagePath, read_prepared
 from ssp_sam.evaluation.datasets.refer import read_refer
 from ssp_sam.evaluation.datasets.samples import Dataset, DatasetError
@@ -80,7 +80,7 @@ class Benchmark:
     def _is_only_prepared(self, source: Source) -> bool:
         if not (source.root / "anns" / f"{self.prepared}.json").is_file():
             return False
-        originals = (self.folder, "instances.json", f"refer_{source.split}.json")
+        originals = (self.folder, "instances.json", *tasks_files(source.split))
         return not any((source.root / name).exists() for name in originals if name)
 
 

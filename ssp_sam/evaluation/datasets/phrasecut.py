@@ -18,14 +18,20 @@ from ssp_sam.results import BoolMask
 
 def read_phrasecut(source: Source) -> ListedDataset:
     """Read a split; raises DatasetError."""
-    name = f"refer_{source.split}.json"
-    path = source.file(name, f"VGPhraseCut_v0/{name}", f"data/VGPhraseCut_v0/{name}")
+    name, *_ = candidates = tasks_files(source.split)
+    path = source.file(*candidates)
     tasks, digest = read_json(path)
     try:
         entries = list(_entries(tasks, source.image_folder()))
     except (KeyError, TypeError) as error:
         raise DatasetError(f"{path} is no list of PhraseCut's tasks: {type(error).__name__}: {error}") from error
     return ListedDataset(entries, {name: digest}, source.hint)
+
+
+def tasks_files(split: str) -> tuple[str, ...]:
+    """Return where the tasks of a split may lie under the root, the name alone first."""
+    name = f"refer_{split}.json"
+    return name, f"VGPhraseCut_v0/{name}", f"data/VGPhraseCut_v0/{name}"
 
 
 def genome_image_path(folder: Path, image_id: int | str, part: str = "") -> Path:

@@ -330,6 +330,21 @@ def test_what_does_not_hold_of_a_thing_that_is_there_is_absent() -> None:
     assert not re.search(r"\b(blue dog|red cat)", colours)
 
 
+@pytest.mark.parametrize(
+    ("there", "more"),
+    [
+        ("panda koala shark whale dolphin", "bear fish dog"),  # "bear" and "fish" are doubtful: only a dog is absent
+        ("panda dolphin taxi motorcycle", "bear fish automobile bicycle"),  # all others are doubtful
+    ],
+)
+def test_of_a_small_vocabulary_little_or_nothing_may_be_absent(there: str, more: str) -> None:
+    things = [thing(noun, 20 * index, 10, 15) for index, noun in enumerate(there.split())]
+    vocabulary = [*there.split(), *more.split()]
+    for kind in ABSENT_WEIGHTS:
+        found = expressions_for(things, np.random.default_rng(0), 40, vocabulary, {kind: 1000.0})
+        assert all(not expression.mask.any() for expression in found if expression.kind == kind)
+
+
 def test_either_side_of_an_absent_relation_can_be_what_is_not_there() -> None:
     relations = phrases_of([thing("dog", 40, 40, 20)], "absent-relation", 1000)
     the_dog = "(dog|animal|creature)s?"

@@ -155,6 +155,15 @@ def test_phrasecut_prepared(tmp_path: Path) -> None:
     assert samples["0.0"][0] == "72.jpg"
 
 
+@pytest.mark.parametrize("folder", ["", "VGPhraseCut_v0", "data/VGPhraseCut_v0"])
+def test_the_original_form_of_phrasecut_goes_first_wherever_it_lies(tmp_path: Path, folder: str) -> None:
+    write_prepared(tmp_path, "phrase_cut", masks="phrase_cut_mask")
+    write_phrasecut(tmp_path)
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "refer_miniv.json").rename(tmp_path / folder / "refer_miniv.json")
+    assert "refer_miniv.json" in BENCHMARKS["phrasecut"].open("miniv", tmp_path).fingerprint
+
+
 def test_fingerprint_follows_the_content(tmp_path: Path) -> None:
     root = write_refer(tmp_path)
     before = BENCHMARKS["refcoco"].open("val", root).fingerprint

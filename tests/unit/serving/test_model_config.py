@@ -124,6 +124,17 @@ def test_threads_and_weights_are_those_of_the_preset_and_the_manifest() -> None:
     assert of[contract.MASK_DECODER]["threads"] == "auto"
 
 
+@pytest.mark.parametrize("backend", contract.BACKENDS)
+def test_the_entry_tells_networks_apart(backend: str) -> None:
+    preset, digests = get_preset("tiny"), []
+    for other in ("abc", "abd"):
+        manifest = Manifest(
+            "tiny", "auto", weights_sha256=dict.fromkeys(contract.NETWORK_STAGES, other), backend=backend
+        )
+        digests.append(model_parameters(contract.segment_model(preset), preset, manifest)["weights_sha256"])
+    assert digests[0] != digests[1]
+
+
 def test_warm_up_inputs_are_complete_and_of_the_right_size() -> None:
     files = configuration_files(Manifest("tiny", "auto"))
     sizes = {"TYPE_INT32": 4}

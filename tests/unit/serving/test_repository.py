@@ -4,11 +4,14 @@ import hashlib
 import json
 import shutil
 import sys
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from ssp_sam.config import get_preset
 from ssp_sam.errors import InvalidArgumentError
@@ -24,6 +27,7 @@ from ssp_sam.serving.repository import (
     write_repository,
 )
 
+TINY = get_preset("tiny")
 COMMITTED = Path(__file__).parents[3] / "model_repository"
 
 
@@ -96,6 +100,51 @@ def test_a_folder_without_a_manifest_and_another_format_are_refused(tmp_path: Pa
     (tmp_path / MANIFEST).write_text(json.dumps({"format_version": 99}))
     with pytest.raises(InvalidArgumentError, match="has format version 99; this release reads 1"):
         Manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"format_version": 1}', '{"format_version": 1, "calibration": {"score_knots": []}}']
+)
+def test_a_damaged_manifest_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / MANIFEST).write_text(content)
+    with pytest.raises(InvalidArgumentError, match=r"manifest\.json is damaged"):
+        Manifest.read(tmp_path)
+
+
+def test_a_repository_takes_the_place_of_an_earlier_one(tiny_repository: Path, tmp_path: Path) -> None:
+    out = tmp_path / "repository"
+    old = Manifest("tiny", "auto", backend=contract.ONNXRUNTIME)
+    for path, content in {**configuration_files(old), "mask_decoder/1/model.onnx": b"", "notes.txt": b"mine"}.items():
+        (out / path).parent.mkdir(parents=True, exist_ok=True)
+        (out / path).write_bytes(content)
+    (out / MANIFEST).write_text("{}")
+    stages = load_stages(tiny_repository)
+    calibration = Manifest.read(tiny_repository).calibration
+    written = {"dtype": "auto", "calibration": calibration, "source": {"random_seed": "0"}}
+
+    def broken_off() -> Iterator[str]:
+        yield from list(stages)[:2]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_repository(out, TINY, Part(stages, broken_off), **written)
+    assert not (out / MANIFEST).exists()
+
+    write_repository(out, TINY, stages, **written)
+    assert files_of(out) == {**files_of(tiny_repository), "notes.txt": b"mine"}
+
+
+class Part(dict):
+    def __init__(self, stages: dict[str, Any], names: Callable[[], Iterator[str]]) -> None:
+        super().__init__(stages)
+        self._names = names
+
+    def __iter__(self) -> Iterator[str]:
+        return self._names()
+
+
+def load_stages(repository: Path) -> dict[str, Any]:
+    return {stage: load_file(weights_path(repository, stage)) for stage in STAGES}
 
 
 def test_a_package_that_is_missing_is_named_with_what_brings_it(
