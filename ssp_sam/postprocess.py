@@ -223,4 +223,5 @@ def _interpolated(rows: npt.NDArray[np.float64], wanted: npt.NDArray[np.int64], 
     low = np.minimum(position.astype(np.int64), source - 1)
     high = np.minimum(low + 1, source - 1)
     share = (position - low)[:, None]
-    return rows[low] * (1 - share) + rows[high] * share
+    interpolated: npt.NDArray[np.float64] = rows[low] * (1 - share) + rows[high] * share
+    return interpolated
