@@ -84,5 +84,6 @@ class Canvas:
         for index, (noun, sprite) in enumerate(zip(self._nouns, self._sprites, strict=True)):
             mask = self._topmost == index
             full_area, seen_area = self._full_areas_px[index], self._seen_areas_px[index]
-            result.append(Thing(noun, mask, box_of(mask), seen_area, full_area, sprite.colour_shares))
+            shares = sprite.colour_shares, sprite.colour_shares_max
+            result.append(Thing(noun, mask, box_of(mask), seen_area, full_area, *shares))
         return tuple(result)

@@ -3,6 +3,7 @@
 A phrase is made only where people would agree on its meaning.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -18,7 +19,7 @@ from ssp_sam.data.view import SceneView
 from ssp_sam.data.wording import pick
 
 COLOUR_SHARE = 0.6  # a thing has a colour if so much of its surface has it
-OTHER_COLOUR_SHARE = 0.15  # and has it not, up to this share
+OTHER_COLOUR_SHARE = 0.15  # and has it not, if up to this share might be called so
 
 COUNTING_SHARE = 0.75  # of phrases about order: only of three things or more
 
@@ -157,8 +158,9 @@ def _related(name: Name, count: int, relation: str, other: Name, rng: np.random.
 def _colour(view: SceneView) -> _Found | None:
     for name, members in view.candidates(1):
         shares = np.array([thing.colour_shares for thing in members])  # (things, colours)
+        shares_max = np.array([thing.colour_shares_max for thing in members])
         for colour in view.rng.permutation(len(COLOURS)):
-            has_it, has_it_not = shares[:, colour] >= COLOUR_SHARE, shares[:, colour] <= OTHER_COLOUR_SHARE
+            has_it, has_it_not = shares[:, colour] >= COLOUR_SHARE, shares_max[:, colour] <= OTHER_COLOUR_SHARE
             if has_it.any() and (has_it | has_it_not).all() and not names_a_colour(name.singular):
                 meant = [members[index] for index in np.flatnonzero(has_it)]
                 several = len(meant) > 1
@@ -171,8 +173,8 @@ def _contradicted_colour(view: SceneView) -> str | None:
     for name, members in view.candidates(1):
         if names_a_colour(name.singular):
             continue
-        shares = np.array([thing.colour_shares for thing in members])  # (things, colours)
-        colours = np.flatnonzero((shares <= OTHER_COLOUR_SHARE).all(axis=0))
+        shares_max = np.array([thing.colour_shares_max for thing in members])  # (things, colours)
+        colours = np.flatnonzero((shares_max <= OTHER_COLOUR_SHARE).all(axis=0))
         if len(colours):
             colour = COLOURS[pick(colours.tolist(), view.rng)]
             return wording.coloured(name.form(len(members)), colour, view.rng, several=len(members) > 1)
@@ -195,6 +197,8 @@ _OF_A_NAME: dict[str, Callable[[SceneView], _Found | None]] = {
     "colour": _colour,
 }
 
+_OF_SEVERAL = re.compile(r"\bof (all )?the\b")
+
 # What the parts of "A and B" are, each as often as it stands here.
 _PART_KINDS = ("noun", "noun", "noun", "several", "several", "position", "colour", "size")
 
@@ -208,9 +212,11 @@ def _and(view: SceneView) -> tuple[str, list[Thing]] | None:
         if found is None:
             continue
         bare, name, _ = found
-        # "the cat and the dog on the left" could be two things on the left, so what is said of a noun stands before it.
+        # "the cat and the dog on the left" could be two things on the left, so what is said of a noun stands before it;
+        # and "the highest of the dogs and the cat" the highest of them all.
         apart = all(name.members.isdisjoint(other.members) for _, other, _ in parts)
-        if apart and bare.endswith((name.singular, name.plural)):
+        clear = bare.endswith((name.singular, name.plural)) and not _OF_SEVERAL.search(bare)
+        if apart and clear:
             parts.append(found)
             if len(parts) == wanted:
                 targets = [thing for _, _, meant in parts for thing in meant]

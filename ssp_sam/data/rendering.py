@@ -54,6 +54,8 @@ _COLOUR_RANGES = {
     "white": _ColourRange(_ANY_HUE, (0, 0.12), (0.88, 1)),
     "grey": _ColourRange(_ANY_HUE, (0, 0.2), (0.4, 0.75)),
 }
+# So near to a range some people use its word: degrees of hue, and of saturation and value.
+_NEAR_HUE, _NEAR_SHARE = 18.0, 0.2
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,13 @@ class Sprite:
     Attributes:
         picture: RGBA of size (w, h).
         solid: (h, w) bool, where it covers more than half of a pixel.
-        colour_shares: share of the surface in each of `COLOURS`.
+        colour_shares, colour_shares_max: share of the surface in each of `COLOURS`; see `Thing`.
     """
 
     picture: Image.Image
     solid: npt.NDArray[np.bool_]
     colour_shares: tuple[float, ...]
+    colour_shares_max: tuple[float, ...]
 
 
 def jitter_matrix(rng: np.random.Generator) -> Matrix:
@@ -115,27 +118,43 @@ def tinted(picture: Image.Image, colour: str) -> Image.Image | None:
 
 
 @cache
-def _colour_table() -> npt.NDArray[np.int8]:
-    """Index in `COLOURS` of every RGB colour, len(COLOURS) where no word is clear: (32, 32, 32), 8 values a step."""
-    table = np.full((32, 32, 32), len(COLOURS), dtype=np.int8)
-    for cell in np.ndindex(table.shape):
-        hue, saturation, value = colorsys.rgb_to_hsv(*((8 * step + 4) / 255 for step in cell))
-        for index, colour in enumerate(COLOURS):
-            limits = _COLOUR_RANGES[colour]
-            first, last = limits.hues
-            in_hues = (360 * hue - first) % 360 <= last - first
-            (saturation_min, saturation_max), (value_min, value_max) = limits.saturation, limits.value
-            if in_hues and saturation_min <= saturation <= saturation_max and value_min <= value <= value_max:
-                table[cell] = index
-    return table
+def _colour_tables() -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Say of every RGB colour which one of `COLOURS` it is, if any, and which it might be: (32, 32, 32, COLOURS) each.
+
+    8 values a step. What clearly is one colour is no other.
+    """
+    hsv = np.array(
+        [colorsys.rgb_to_hsv(*((8 * step + 4) / 255 for step in cell)) for cell in np.ndindex(32, 32, 32)]
+    ).reshape(32, 32, 32, 3)
+    is_clear, is_near = (
+        np.stack([_within(hsv, _COLOUR_RANGES[colour], *margins) for colour in COLOURS], axis=-1)
+        for margins in ((0, 0), (_NEAR_HUE, _NEAR_SHARE))
+    )
+    last = len(COLOURS) - 1 - is_clear[..., ::-1].argmax(axis=-1)  # where ranges overlap, the later word goes first
+    is_clear = is_clear & (np.arange(len(COLOURS)) == last[..., None])
+    return is_clear, is_clear | (is_near & ~is_clear.any(axis=-1, keepdims=True))
 
 
-def colour_shares(rgb: npt.NDArray[np.uint8]) -> tuple[float, ...]:
-    """Return what share of the pixels, (n, 3), has each of `COLOURS`; dull, dark and in-between ones have none."""
+def _within(
+    hsv: npt.NDArray[np.float64], limits: _ColourRange, hue_margin: float, margin: float
+) -> npt.NDArray[np.bool_]:
+    """Say which colours (..., 3) lie in a range, or near it: bool (...)."""
+    first, last = limits.hues[0] - hue_margin, limits.hues[1] + hue_margin
+    within: npt.NDArray[np.bool_] = (360 * hsv[..., 0] - first) % 360 <= last - first
+    for channel, (low, high) in enumerate((limits.saturation, limits.value), start=1):
+        within &= (hsv[..., channel] >= low - margin) & (hsv[..., channel] <= high + margin)
+    return within
+
+
+def colour_shares(rgb: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return what share of the pixels, (n, 3), has each of `COLOURS`, and what share might be called so.
+
+    Dull, dark and in-between ones have none, but might be called by the colours nearby.
+    """
     steps = rgb >> 3
-    indexes = _colour_table()[steps[:, 0], steps[:, 1], steps[:, 2]]
-    counts = np.bincount(indexes, minlength=len(COLOURS) + 1)[:-1]
-    return tuple((counts / max(1, len(rgb))).tolist())
+    shares = (table[steps[:, 0], steps[:, 1], steps[:, 2]].sum(axis=0) / max(1, len(rgb)) for table in _colour_tables())
+    clear, possible = (tuple(each.tolist()) for each in shares)
+    return clear, possible
 
 
 def make_sprite(
@@ -177,4 +196,4 @@ def make_sprite(
         Image.Resampling.BILINEAR,
     )
     solid = np.asarray(drawn.getchannel("A")) > 127
-    return Sprite(drawn, solid, colour_shares(surface))
+    return Sprite(drawn, solid, *colour_shares(surface))

@@ -35,7 +35,8 @@ def traits_of(things: Sequence[Thing], side_px: int) -> npt.NDArray[np.int8]:
     things: all of one scene; side_px: its longer side.
     """
     shares = np.array([thing.colour_shares for thing in things])
-    colours = np.where(shares >= COLOUR_SHARE, YES, np.where(shares <= OTHER_COLOUR_SHARE, NO, UNSAID))
+    shares_max = np.array([thing.colour_shares_max for thing in things])
+    colours = np.where(shares >= COLOUR_SHARE, YES, np.where(shares_max <= OTHER_COLOUR_SHARE, NO, UNSAID))
     columns = [colours]
     for widest in (_noun_of, _group_of):
         scope = np.full((len(things), len(_IN_SCOPE)), UNSAID)

@@ -19,6 +19,7 @@ class Thing:
         area_px: number of pixels of `mask`.
         full_area_px: what `area_px` would be if nothing hid the thing.
         colour_shares: share of the thing's surface in each of `COLOURS`; the rest has none of them.
+        colour_shares_max: the same with what some might call so, though not everybody.
     """
 
     noun: str
@@ -27,6 +28,7 @@ class Thing:
     area_px: int
     full_area_px: int
     colour_shares: tuple[float, ...]
+    colour_shares_max: tuple[float, ...]
 
     @property
     def centre_xy_px(self) -> tuple[float, float]:

@@ -14,7 +14,8 @@ from ssp_sam.data.contact_sheet import outline
 from ssp_sam.data.demo import demo_scene
 from ssp_sam.data.glyphs import installed_styles, picture_file_name
 from ssp_sam.data.names import nouns
-from ssp_sam.data.rendering import DYES, dye_matrix, jitter_matrix, make_sprite, tinted
+from ssp_sam.data.phrases import OTHER_COLOUR_SHARE
+from ssp_sam.data.rendering import DYES, colour_shares, dye_matrix, jitter_matrix, make_sprite, tinted
 from ssp_sam.data.things import COLOURS
 
 
@@ -156,6 +157,24 @@ def test_a_dyed_thing_has_the_colour_of_the_word(colour: str, glyphs: GlyphSet) 
     )
     assert (shares.argmax(axis=1) == COLOURS.index(colour)).mean() > 0.98
     assert np.median(shares[:, COLOURS.index(colour)]) > 0.9
+
+
+@pytest.mark.parametrize("noun", ["banana", "pear", "taxi", "french fries"])
+def test_a_slight_change_of_hue_does_not_take_a_colour_away_for_sure(noun: str, glyphs: GlyphSet) -> None:
+    picture, yellow = glyphs.picture(noun, "noto", 60), COLOURS.index("yellow")
+    sprites = [make_sprite(picture, 60, matrix=jitter_matrix(np.random.default_rng(seed))) for seed in range(20)]
+    assert all(sprite.colour_shares_max[yellow] > OTHER_COLOUR_SHARE for sprite in sprites)
+    for sprite in sprites:
+        assert all(np.array(sprite.colour_shares) <= sprite.colour_shares_max)
+
+
+def test_what_clearly_is_one_colour_is_no_other() -> None:
+    clear, possible = colour_shares(np.tile(np.array([[250, 225, 30]], np.uint8), (5, 1)))
+    assert clear == possible == tuple(float(colour == "yellow") for colour in COLOURS)
+    golden, amber = (colour_shares(np.array([rgb], np.uint8)) for rgb in ((252, 196, 25), (230, 165, 20)))
+    for clear, possible in (golden, amber):
+        assert not any(clear)
+        assert {colour for colour, share in zip(COLOURS, possible, strict=True) if share} == {"orange", "yellow"}
 
 
 def test_jitter_is_slight_and_keeps_grey_nearly_grey() -> None:

@@ -4,6 +4,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -283,7 +284,7 @@ def thing(noun: str, left: int, top: int, side: int, colour: str | None = None) 
     mask = np.zeros((100, 100), dtype=np.bool_)
     mask[top : top + side, left : left + side] = True
     shares = tuple(float(word == colour) for word in COLOURS)
-    return Thing(noun, mask, (left, top, left + side, top + side), side * side, side * side, shares)
+    return Thing(noun, mask, (left, top, left + side, top + side), side * side, side * side, shares, shares)
 
 
 def phrases_of(things: list[Thing], kind: str, draws: int = 400) -> set[str]:
@@ -343,6 +344,23 @@ def test_of_a_small_vocabulary_little_or_nothing_may_be_absent(there: str, more:
     for kind in ABSENT_WEIGHTS:
         found = expressions_for(things, np.random.default_rng(0), 40, vocabulary, {kind: 1000.0})
         assert all(not expression.mask.any() for expression in found if expression.kind == kind)
+
+
+def test_a_colour_that_is_doubtful_is_neither_said_nor_denied() -> None:
+    doubtful = tuple(0.5 * (colour == "yellow") for colour in COLOURS)
+    lemon = replace(thing("lemon", 60, 60, 20), colour_shares_max=doubtful)
+    assert not any("yellow" in phrase for phrase in phrases_of([lemon], "absent-colour", 1000) if "lemon" in phrase)
+    clear = thing("lemon", 10, 10, 20, "yellow")
+    assert not any("yellow" in phrase for phrase in phrases_of([lemon, clear], "colour", 1000))
+    assert any("yellow" in phrase for phrase in phrases_of([clear, thing("lemon", 60, 60, 20)], "colour", 1000))
+
+
+def test_no_part_of_several_things_names_them_all_before_the_joiner(scenes: list[Scene]) -> None:
+    found = [each.phrase for scene in scenes for each in scene.expressions if each.kind == "and"]
+    things = [thing("dog", 5, 10, 20), thing("dog", 40, 70, 25), thing("cat", 70, 20, 22)]
+    found += phrases_of(things, "and", 2000)
+    assert len(found) > 50
+    assert not any(re.search(r"\bof (all )?the\b", phrase.lower()) for phrase in found)
 
 
 def test_either_side_of_an_absent_relation_can_be_what_is_not_there() -> None:

@@ -10,7 +10,7 @@ def thing(noun: str, left: int, top: int, side: int, **shares: float) -> Thing:
     mask = np.zeros((100, 100), dtype=bool)
     mask[top : top + side, left : left + side] = True
     colours = tuple(shares.get(colour, 0.0) for colour in COLOURS)
-    return Thing(noun, mask, box_of(mask), side * side, side * side, colours)
+    return Thing(noun, mask, box_of(mask), side * side, side * side, colours, colours)
 
 
 def test_things_stand_among_those_of_their_noun_and_group() -> None:
