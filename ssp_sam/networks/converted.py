@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,9 @@ _WHOLE = ("whole",)
 _PACKAGES = ("openvino", "segment-anything", "torch")
 _SOURCES = Path(__file__).resolve().parents[1]
 
+# What lies here beside that is somebody else's.
+_IS_OURS = re.compile(rf"\.partial-.*|({'|'.join(contract.NETWORK_STAGES)})-[0-9a-f]{{20}}")
+
 _log = logging.getLogger(__name__)
 
 
@@ -48,10 +52,10 @@ class Source:
 
 
 def cache_folder() -> Path:
-    """Return where converted networks are kept."""
-    if own := os.environ.get(CACHE_VARIABLE):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ssp-sam"
+    """Return where converted networks are kept, an absolute path."""
+    own = os.environ.get(CACHE_VARIABLE)
+    folder = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ssp-sam"
+    return folder.resolve()  # as Python 3.12's mkdtemp has it
 
 
 def convert_together(sources: Iterable[Source]) -> None:
@@ -86,7 +90,11 @@ def converted_files(source: Source) -> Iterator[dict[str, Path]]:
 
 
 def _is_complete(source: Source, folder: Path) -> bool:
-    return all(file.exists() for file in _files(source, folder).values())
+    return all(
+        part.is_file() and part.stat().st_size > 0
+        for file in _files(source, folder).values()
+        for part in (file, file.with_suffix(".bin"))
+    )
 
 
 def _files(source: Source, folder: Path) -> dict[str, Path]:
@@ -142,6 +150,8 @@ def _convert(wanted: Sequence[tuple[Source, Path]], folder: Path) -> None:
         raise error_from_message(said.rpartition("\n")[2] or f"the conversion of {names} ended with {done.returncode}")
     if folder.parent == cache_folder():
         for source, kept in wanted:
+            if kept.exists() and not _is_complete(source, kept):  # damaged: there was no power, or no room
+                shutil.rmtree(kept, ignore_errors=True)
             with contextlib.suppress(OSError):  # another process was faster
                 (folder / source.stage).rename(kept)
 
@@ -149,5 +159,5 @@ def _convert(wanted: Sequence[tuple[Source, Path]], folder: Path) -> None:
 def _forget_unused(cache: Path) -> None:
     """Delete what belongs to weights, or versions of packages, that are gone by all appearance."""
     for folder in cache.iterdir():
-        if folder.is_dir() and time.time() - folder.stat().st_mtime > _UNUSED_S:
+        if _IS_OURS.fullmatch(folder.name) and folder.is_dir() and time.time() - folder.stat().st_mtime > _UNUSED_S:
             shutil.rmtree(folder, ignore_errors=True)

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import http.client
 import json
@@ -186,7 +187,8 @@ class TritonServer:
         self._resources.callback(_remove_shared_memory, shm_prefix)
         log: TextIO = sys.stderr
         if self.settings.log_file is not None:
-            log = self._resources.enter_context(self.settings.log_file.open("a", encoding="utf-8"))
+            log = self.settings.log_file.open("a", encoding="utf-8")
+            self._resources.callback(_close, log)
         backends = link_backends(installation, scratch / "backends")
         self._process = ServerProcess(
             server_command(self.settings, installation, backends, shm_prefix=shm_prefix),
@@ -215,6 +217,9 @@ class TritonServer:
                 )
             time.sleep(_READY_POLL_S)
         self._python_processes = process.python_processes()
+        # One that died while others were loading is not among them, and Triton says "ready" all the same.
+        if cause := process.dead_child_cause():
+            raise ServerStartError(f"the Python process of a model {cause} while loading\n{process.log_tail()}")
 
     def _ready(self) -> bool:
         """Whether the server says that it is ready, and lists every model as ready."""
@@ -273,6 +278,11 @@ class TritonServer:
                 process.end(self.settings.stop_grace_s)
         finally:
             self._resources.close()
+
+
+def _close(log: TextIO) -> None:
+    with contextlib.suppress(OSError):  # a full disk: what it has no room for is lost already
+        log.close()
 
 
 def _remove_shared_memory(prefix: str) -> None:

@@ -130,18 +130,32 @@ def test_what_nobody_used_for_long_is_forgotten_when_something_new_comes(
 ) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     days = 24 * 3600
-    for name, age_s in (("text_encoder-gone", 40 * days), ("text_encoder-recent", 20 * days)):
+    gone, recent, other = f"text_encoder-{20 * 'a'}", f"text_encoder-{20 * 'b'}", "photographs"
+    for name, age_s in ((gone, 40 * days), (recent, 20 * days), (other, 40 * days), (".partial-x", 40 * days)):
         (tmp_path / name).mkdir()
         os.utime(tmp_path / name, (0, time.time() - age_s))
     load("mask_decoder", "openvino", "fp32")
-    left = {folder.name.rpartition("-")[0] for folder in tmp_path.iterdir()}
-    assert left == {"text_encoder", "mask_decoder"}
-    assert not (tmp_path / "text_encoder-gone").exists()
+    left = {folder.name for folder in tmp_path.iterdir() if not folder.name.startswith("mask_decoder-")}
+    assert left == {recent, other}
     (kept,) = tmp_path.glob("mask_decoder-*")
     os.utime(kept, (0, time.time() - 40 * days))
     load("mask_decoder", "openvino", "fp32")  # to read it is to use it
     load("text_encoder", "openvino", "fp32")
     assert kept.exists()
+
+
+def test_a_damaged_network_is_converted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(CACHE_VARIABLE, "cache")  # wherever that is
+    load("text_encoder", "openvino", "fp32")
+    (kept,) = (tmp_path / "cache").glob("text_encoder-*")
+    for damaged in ("whole.bin", "whole.xml"):
+        (kept / damaged).write_bytes(b"")
+        load("text_encoder", "openvino", "fp32")
+        assert (kept / damaged).stat().st_size > 0
+    (kept / "whole.bin").unlink()
+    load("text_encoder", "openvino", "fp32")
+    assert (kept / "whole.bin").exists()
 
 
 def test_other_weights_are_another_network(cache: Path, tiny_repository: Path) -> None:

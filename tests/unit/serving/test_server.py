@@ -8,7 +8,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import psutil
@@ -20,9 +20,11 @@ from ssp_sam.serving.server import (
     PortInUseError,
     ServerError,
     ServerSettings,
+    ServerStartError,
     SettingsError,
     TritonServer,
     TritonserverNotFoundError,
+    _close,
     check_repository,
     choose_ports,
 )
@@ -293,6 +295,22 @@ def test_closed_log_does_not_block_the_process(tmp_path: Path) -> None:
     server_process._wait_until(lambda: process.exit_cause() is not None, 10)
     assert process.exit_cause() == "exited with code 0"
     process.end(1.0)
+
+
+def test_process_of_a_model_that_died_while_others_were_loading_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = TritonServer(ServerSettings(Path("repo")))
+    dead = {"dead_child_cause": lambda: "killed by signal 9", "python_processes": list, "log_tail": lambda: "its log"}
+    monkeypatch.setattr(server, "_process", SimpleNamespace(exit_cause=lambda: None, **dead))
+    monkeypatch.setattr(server, "_ready", lambda: True)
+    with pytest.raises(ServerStartError, match="killed by signal 9 while loading\nits log"):
+        server._await_ready()
+
+
+def test_log_of_a_full_disk_does_not_spoil_the_stop() -> None:
+    log = Path("/dev/full").open("a", encoding="utf-8")
+    log.write("a line")
+    _close(log)
+    assert log.closed
 
 
 def test_process_that_ignores_sigterm_is_killed_with_its_children(tmp_path: Path) -> None:
