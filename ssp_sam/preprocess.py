@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from ssp_sam.config import Preset
 from ssp_sam.errors import InvalidArgumentError
@@ -93,13 +94,15 @@ def decode_image(data: bytes) -> Image.Image:
 
 def _check_effort(image: Image.Image, data: bytes) -> None:
     """Raise InvalidArgumentError for a file that takes much more to decode than its size in pixels says."""
-    if image.format == "TIFF":
+    if isinstance(image, TiffImageFile):
         # Each tile is decoded whole, however little of it the image shows.
-        tile = [image.tag_v2.get(tag) for tag in _TIFF_TILE_SIZE]  # type: ignore[attr-defined]
-        if all(isinstance(side, int) for side in tile):
-            check_image_size(*tile)
+        width, length = (image.tag_v2.get(tag) for tag in _TIFF_TILE_SIZE)
+        if isinstance(width, int) and isinstance(length, int):
+            check_image_size(width, length)
     if image.format in ("JPEG", "MPO") and _jpeg_scans(data) > MAX_JPEG_SCANS:
-        raise InvalidArgumentError(f"the JPEG file has more than {MAX_JPEG_SCANS} scans, as many are allowed")
+        raise InvalidArgumentError(
+            f"the JPEG file has more than {MAX_JPEG_SCANS} scans or {_MAX_JPEG_PARTS} parts; so many are allowed"
+        )
 
 
 def _jpeg_scans(data: bytes) -> int:

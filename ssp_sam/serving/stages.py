@@ -78,18 +78,17 @@ class Preprocess(RowStage):
     def run_row(self, row: Row) -> dict[str, Array]:
         """Answer one row."""
         answer = {}
-        phrases = 0
         if contract.EXPRESSIONS.name in row:
             expressions = row[contract.EXPRESSIONS.name]
             tokenize(decode_expressions(expressions.tolist()), self.preset.text_positions)
             answer[contract.CHECKED_EXPRESSIONS.name] = expressions
-            phrases = len(expressions)
         if contract.MASK_FORMAT.name in row:
             mask_encoder(row[contract.MASK_FORMAT.name][0])
         if contract.MASK_THRESHOLD.name in row:
             check_threshold(row[contract.MASK_THRESHOLD.name][0])
         image = decode_image(row[contract.IMAGE.name][0])
         if contract.MASK_FORMAT.name in row:
+            phrases = len(row.get(contract.EXPRESSIONS.name, ()))
             check_masks(row[contract.MASK_FORMAT.name][0], phrases, (image.height, image.width))
         inputs = prepare(image, self.preset)
         return {

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import signal
 import socket
@@ -307,7 +308,7 @@ def test_process_of_a_model_that_died_while_others_were_loading_is_noticed(monke
 
 
 def test_log_of_a_full_disk_does_not_spoil_the_stop() -> None:
-    log = Path("/dev/full").open("a", encoding="utf-8")  # noqa: SIM115
+    log = io.TextIOWrapper(io.BufferedWriter(io.FileIO("/dev/full", "w")))
     log.write("a line")
     _close(log)
     assert log.closed
