@@ -1,7 +1,7 @@
 """Score a model on a benchmark of referring segmentation, in process or through a running server.
 
     python scripts/evaluate.py --dataset refcoco --split val --root DIR --server localhost:8001
-    python scripts/evaluate.py --dataset scenes --split test --config configs/tiny.toml --repository model_repository
+    python scripts/evaluate.py --dataset scenes --split test --repository model_repository
 
 Figures go to stdout. The folder --out gets metrics.json, samples.csv, report.html, and journal.jsonl, with which the
 same command goes on where it was interrupted.

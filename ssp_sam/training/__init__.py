@@ -1,1 +1,1 @@
-"""Training, calibration and evaluation of a preset: `python -m ssp_sam.training --config configs/tiny.toml`."""
+"""Training and calibration of a preset: `python -m ssp_sam.training --config configs/tiny/01_basics.toml`."""

@@ -1,8 +1,8 @@
-"""Train a preset: `python -m ssp_sam.training --config configs/tiny.toml`.
+"""Train a preset: `python -m ssp_sam.training --config configs/tiny/01_basics.toml`.
 
 The same command continues a run that was stopped.
 To share the work among processes, each on a GPU of its own where there are GPUs:
-`torchrun --nproc-per-node 2 -m ssp_sam.training --config configs/tiny.toml`.
+`torchrun --nproc-per-node 2 -m ssp_sam.training --config configs/tiny/01_basics.toml`.
 """
 
 from __future__ import annotations

@@ -71,7 +71,8 @@ def test_without_pictures_to_draw_it_says_how_to_get_them(
     compare_runtimes: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)  # where there is no build/glyphs
-    options = ["--repository", str(ROOT / "model_repository"), "--config", str(ROOT / "configs" / "tiny.toml")]
+    config = ROOT / "configs" / "tiny" / "02_all_nouns.toml"
+    options = ["--repository", str(ROOT / "model_repository"), "--config", str(config)]
     monkeypatch.setattr(sys, "argv", ["compare_runtimes.py", *options])
     assert compare_runtimes.main() == 1
     assert capsys.readouterr().err.startswith("error: ")

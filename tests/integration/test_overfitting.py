@@ -34,7 +34,7 @@ def all_cores() -> Iterator[None]:
 
 
 def test_eight_scenes_are_learned_by_heart() -> None:
-    config = load_config(ROOT / "configs" / "tiny_basics.toml")
+    config = load_config(ROOT / "configs" / "tiny" / "01_basics.toml")
     precision = config.precision if cpu_gains_from(config.precision) else "fp32"  # or it takes twice as long
     config = dataclasses.replace(
         config, precision=precision, initial_weights=str(ROOT / "model_repository"), ema_decay=0.9

@@ -142,7 +142,7 @@ def test_scenes_in_process(
 ) -> None:
     out = tmp_path / "out"
     command = ["--dataset", "scenes", "--split", "test", "--count", "2", "--repository", str(tiny_repository)]
-    config = ROOT / "configs" / "tiny_basics.toml"
+    config = ROOT / "configs" / "tiny" / "01_basics.toml"
     assert evaluate.main([*command, "--config", str(config), "--out", str(out)]) == 0
     assert "Synthetic scenes, test: 8 phrases, 2 images" in capsys.readouterr().out
     metrics = json.loads((out / "metrics.json").read_text())

@@ -15,7 +15,7 @@ def test_a_table_becomes_frozen_values(run_table: dict[str, Any]) -> None:
     assert config.ema_decay == 0.999
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.toml")), ids=lambda path: path.stem)
 def test_the_configurations_of_the_repository_are_valid(path: Path) -> None:
     assert load_config(path).phases
 
