@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -104,9 +105,16 @@ def main() -> int:
         except SegmentationError as error:
             print(error.tagged(), file=sys.stderr)
             return 1
-        folder.mkdir()
-        for name, model in convert(stage, module, preset).items():
-            openvino.save_model(model, folder / f"{name}.xml", compress_to_fp16=False)
+        parts = convert(stage, module, preset)
+        try:
+            folder.mkdir()
+            for name, model in parts.items():
+                openvino.save_model(model, folder / f"{name}.xml", compress_to_fp16=False)
+        except (OSError, RuntimeError) as error:  # OpenVINO does not tell that a disk is full
+            free_mib = shutil.disk_usage(folder.parent).free / 2**20
+            told = f"cannot write the network of {stage} in {folder.parent.parent}, where {free_mib:.0f} MiB are free"
+            print(SegmentationError(f"{told}: {error}").tagged(), file=sys.stderr)
+            return 1
     return 0
 
 

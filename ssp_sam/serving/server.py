@@ -85,7 +85,7 @@ def prepare_networks_for_cpu(folder: Path) -> None:
         manifest = Manifest.read(folder)
         if manifest.backend == PYTHON:
             prepare_repository(folder, manifest, "cpu")
-    except SegmentationError as error:
+    except (SegmentationError, OSError) as error:
         raise ModelRepositoryError(f"the model repository {folder} cannot be served: {error}") from error
 
 
@@ -131,6 +131,7 @@ class TritonServer:
         self._process: ServerProcess | None = None
         self._python_processes: list[PythonProcess] = []
         self._resources = ExitStack()
+        self._id = f"ssp_sam_{secrets.token_hex(8)}"
 
     def __enter__(self) -> TritonServer:
         self.start()
@@ -183,15 +184,14 @@ class TritonServer:
 
     def _launch(self, installation: Installation) -> None:
         scratch = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="ssp-sam-triton-")))
-        shm_prefix = f"ssp_sam_{secrets.token_hex(8)}_"
-        self._resources.callback(_remove_shared_memory, shm_prefix)
+        self._resources.callback(_remove_shared_memory, f"{self._id}_")
         log: TextIO = sys.stderr
         if self.settings.log_file is not None:
             log = self.settings.log_file.open("a", encoding="utf-8")
             self._resources.callback(_close, log)
         backends = link_backends(installation, scratch / "backends")
         self._process = ServerProcess(
-            server_command(self.settings, installation, backends, shm_prefix=shm_prefix),
+            server_command(self.settings, installation, backends, server_id=self._id),
             server_environment(self.settings, installation, os.environ),
             log,
         )
@@ -222,12 +222,18 @@ class TritonServer:
             raise ServerStartError(f"the Python process of a model {cause} while loading\n{process.log_tail()}")
 
     def _ready(self) -> bool:
-        """Whether the server says that it is ready, and lists every model as ready."""
+        """Whether the server says that it is ready, and lists every model as ready, and is the one started here.
+
+        Of two that start on the same port at the same time one will end, and the other would answer for both.
+        """
         status, _ = self._http("GET", "/v2/health/ready")
         if status != http.HTTPStatus.OK:
             return False
         status, body = self._http("POST", "/v2/repository/index")
-        return status == http.HTTPStatus.OK and all(model.get("state") == "READY" for model in json.loads(body))
+        if status != http.HTTPStatus.OK or any(model.get("state") != "READY" for model in json.loads(body)):
+            return False
+        status, body = self._http("GET", "/v2")
+        return status == http.HTTPStatus.OK and json.loads(body).get("name") == self._id
 
     def _http(self, method: str, path: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(self._client_host, self.settings.http_port, timeout=_HTTP_TIMEOUT_S)

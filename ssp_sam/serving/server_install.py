@@ -82,20 +82,24 @@ def link_backends(installation: Installation, folder: Path) -> Path:
 
 
 def server_command(
-    settings: ServerSettings, installation: Installation, backends: Path, *, shm_prefix: str
+    settings: ServerSettings, installation: Installation, backends: Path, *, server_id: str
 ) -> list[str]:
-    """Return the command line; all ports of `settings` must be chosen."""
+    """Return the command line; all ports of `settings` must be chosen.
+
+    server_id: by which the server, and what it leaves in shared memory, are known again.
+    """
     # Nobody needs these over the network: they let callers map shared memory, write logs and turn on traces. The key
     # is random and not kept, so they are closed.
     closed = f"shared-memory,logging,trace:closed={secrets.token_hex(16)}"
     python_backend = {
-        "shm-region-prefix-name": shm_prefix,
+        "shm-region-prefix-name": f"{server_id}_",
         "stub-timeout-seconds": max(30, int(settings.ready_timeout_s)),
         "shm-default-byte-size": settings.shm_default_bytes,
         "shm-growth-byte-size": settings.shm_growth_bytes,
     }
     return [
         str(installation.executable),
+        f"--id={server_id}",
         f"--model-repository={settings.model_repository}",
         "--model-control-mode=none",
         "--disable-auto-complete-config",

@@ -16,8 +16,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-# What ServerSettings decides: given twice, the server would not be where this module looks for it.
+MAX_TIMEOUT_S = 86_400.0
+
+# Given twice, the server would not be where it is looked for, or not be known again.
 _OWN_OPTIONS = (
+    "--id",
     "--model-repository",
     "--model-store",
     "--backend-directory",
@@ -99,10 +102,12 @@ class ServerSettings:
         chosen = [port for port in ports if port]
         if len(set(chosen)) < len(chosen):
             raise SettingsError(f"gRPC, HTTP and metrics need three different ports; got {', '.join(map(str, ports))}")
-        for name in ("ready_timeout_s", "stop_grace_s", "threads_per_model_process"):
+        for name in ("ready_timeout_s", "stop_grace_s"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise SettingsError(f"{name} is {value}; it must be above 0")
+            if not 0 < value <= MAX_TIMEOUT_S:  # nor is NaN
+                raise SettingsError(f"{name} is {value}; allowed is more than 0, up to {MAX_TIMEOUT_S:.0f}")
+        if self.threads_per_model_process is not None and self.threads_per_model_process <= 0:
+            raise SettingsError(f"threads_per_model_process is {self.threads_per_model_process}; it must be above 0")
         for name in ("shm_default_bytes", "shm_growth_bytes"):
             value = getattr(self, name)
             if value is not None and value < 2**20:
@@ -111,4 +116,4 @@ class ServerSettings:
             raise SettingsError(f"log_verbose is {self.log_verbose}; it must be 0 or more")
         for argument in self.extra_args:
             if argument.split("=")[0] in _OWN_OPTIONS:
-                raise SettingsError(f"{argument} may not be among the extra arguments: it has a setting of its own")
+                raise SettingsError(f"{argument} may not be among the extra arguments: serve.py sets it itself")

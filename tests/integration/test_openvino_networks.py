@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from ssp_sam.config import get_preset
-from ssp_sam.errors import InvalidArgumentError
+from ssp_sam.errors import InvalidArgumentError, SegmentationError
 from ssp_sam.networks import Array, Network, load_network, prepare_networks
 from ssp_sam.networks.converted import CACHE_VARIABLE, cache_folder
 from ssp_sam.networks.openvino_conversion import example_arguments
@@ -217,6 +218,29 @@ def test_weights_that_do_not_fit_are_named_before_a_server_starts(tmp_path: Path
     shutil.copy(weights_path(REPOSITORY, "text_encoder"), weights_path(repository, "mask_decoder"))
     with pytest.raises(ModelRepositoryError, match=r"repository cannot be served: .*mask_decoder"):
         prepare_networks_for_cpu(repository)
+
+
+def test_missing_weights_are_named_before_a_server_starts(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    shutil.copytree(REPOSITORY, repository)
+    missing = weights_path(repository, "mask_decoder")
+    missing.unlink()
+    with pytest.raises(ModelRepositoryError, match=f"repository cannot be served: .*{missing}"):
+        prepare_networks_for_cpu(repository)
+
+
+def test_a_disk_without_room_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)  # of this process and those that it starts
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+    try:
+        with pytest.raises(
+            SegmentationError, match=rf"cannot write the network of mask_decoder in {tmp_path}, where \d"
+        ):
+            load("mask_decoder", "openvino", "fp32")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not [*tmp_path.iterdir()], "nothing is left of it"
 
 
 @pytest.mark.parametrize("manifest", [None, {"backend": "onnxruntime"}])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import os
 import signal
 import socket
@@ -68,7 +69,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def command(**settings: Any) -> list[str]:
-    return server_command(ServerSettings(Path("repo"), **settings), CONTAINER, Path("backends"), shm_prefix="p_")
+    return server_command(ServerSettings(Path("repo"), **settings), CONTAINER, Path("backends"), server_id="p")
 
 
 def environment(given: dict[str, str], installation: Installation = CONTAINER, **settings: Any) -> dict[str, str]:
@@ -81,13 +82,16 @@ def environment(given: dict[str, str], installation: Installation = CONTAINER, *
         ({"grpc_port": 65536}, "grpc_port is 65536; allowed are 1 to 65535, or 0"),
         ({"http_port": -1}, "http_port is -1"),
         ({"http_port": 8001}, "three different ports; got 8001, 8001, 8002"),
-        ({"ready_timeout_s": 0.0}, "ready_timeout_s is 0.0; it must be above 0"),
+        ({"ready_timeout_s": 0.0}, "ready_timeout_s is 0.0; allowed is more than 0, up to 86400"),
+        ({"ready_timeout_s": float("nan")}, "ready_timeout_s is nan"),
+        ({"stop_grace_s": float("inf")}, "stop_grace_s is inf"),
         ({"stop_grace_s": -1.0}, "stop_grace_s is -1.0"),
         ({"threads_per_model_process": 0}, "threads_per_model_process is 0"),
         ({"shm_default_bytes": 1024}, "shm_default_bytes is 1024; a Python process needs 1048576 or more"),
         ({"log_verbose": -1}, "log_verbose is -1"),
         ({"extra_args": ("--http-port=1",)}, "--http-port=1 may not be among the extra arguments"),
         ({"extra_args": ("--model-repository", "x")}, "--model-repository may not be"),
+        ({"extra_args": ("--id=mine",)}, "--id=mine may not be among the extra arguments: serve.py sets it itself"),
     ],
 )
 def test_wrong_settings_say_what_is_allowed(changes: dict[str, Any], message: str) -> None:
@@ -114,6 +118,7 @@ def test_command_line_defaults() -> None:
     line = command(grpc_port=1, http_port=2, metrics_port=3)
     assert line[0] == "/opt/t/bin/tritonserver"
     assert {
+        "--id=p",
         "--model-repository=repo",
         "--model-control-mode=none",
         "--disable-auto-complete-config",
@@ -143,10 +148,10 @@ def test_dangerous_apis_are_closed_by_a_key_that_nobody_knows() -> None:
 
 
 def test_shared_memory_and_extra_options() -> None:
-    line = command(shm_default_bytes=2**24, shm_growth_bytes=2**20, extra_args=("--id=x",))
+    line = command(shm_default_bytes=2**24, shm_growth_bytes=2**20, extra_args=("--rate-limit=off",))
     assert "--backend-config=python,shm-default-byte-size=16777216" in line
     assert "--backend-config=python,shm-growth-byte-size=1048576" in line
-    assert line[-1] == "--id=x"
+    assert line[-1] == "--rate-limit=off"
 
 
 def test_environment_limits_threads_and_memory_but_the_user_decides() -> None:
@@ -307,6 +312,18 @@ def test_process_of_a_model_that_died_while_others_were_loading_is_noticed(monke
         server._await_ready()
 
 
+def test_another_server_on_the_port_is_not_taken_for_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = TritonServer(ServerSettings(Path("repo")))
+    answers: dict[str, Any] = {"/v2/health/ready": "", "/v2/repository/index": [{"name": "a", "state": "READY"}]}
+    monkeypatch.setattr(server, "_http", lambda _, path: (200, json.dumps(answers[path]).encode()))
+    answers["/v2"] = {"name": "triton"}
+    assert not server._ready()
+    answers["/v2"] = {"name": server._id}
+    assert server._ready()
+    answers["/v2/repository/index"] = [{"name": "a", "state": "LOADING"}]
+    assert not server._ready()
+
+
 def test_log_of_a_full_disk_does_not_spoil_the_stop() -> None:
     log = io.TextIOWrapper(io.BufferedWriter(io.FileIO("/dev/full", "w")))
     log.write("a line")
@@ -364,12 +381,12 @@ def test_every_option_of_serve_reaches_the_settings(serve: ModuleType) -> None:
 
 def test_command_line_of_serve(serve: ModuleType) -> None:
     settings = serve.parse_args(
-        ["--grpc-port", "1", "--verbose", "--ready-timeout-s", "2.5", "--", "--id=x", "--log-info=false"]
+        ["--grpc-port", "1", "--verbose", "--ready-timeout-s", "2.5", "--", "--rate-limit=off", "--log-info=false"]
     )
     assert settings.grpc_port == 1
     assert settings.log_verbose == 1
     assert settings.ready_timeout_s == 2.5
-    assert settings.extra_args == ("--id=x", "--log-info=false")
+    assert settings.extra_args == ("--rate-limit=off", "--log-info=false")
     assert settings.model_repository.name == "model_repository"
     assert serve.parse_args([]) == ServerSettings(settings.model_repository)
 
