@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from statistics import median
 
 
 def interleaved(
@@ -21,4 +22,18 @@ def interleaved(
             call()
             if turn >= warmup:
                 seconds[name].append(time.perf_counter() - start_s)
+    return seconds
+
+
+def in_turns(
+    calls: Mapping[str, Callable[[], object]], *, turns: int, repeats: int, warmup: int
+) -> dict[str, list[float]]:
+    """Return the median seconds of each turn of each call: in a turn it is made `repeats` times after `warmup` times.
+
+    For calls of different processes, which by single turns would find the caches of the processor full of each other.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(turns):
+        for name, call in calls.items():
+            seconds[name].append(median(interleaved({"": call}, repeats=repeats, warmup=warmup)[""]))
     return seconds
