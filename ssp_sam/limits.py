@@ -16,6 +16,8 @@ MAX_JPEG_SCANS = 100
 MAX_RAW_MASK_BYTES = 128 * 2**20
 MAX_PHRASES = 64
 MAX_PHRASE_CHARACTERS = 1000
+MAX_TIMEOUT_S = 86_400.0
+"""A day, for a request as for the start and the stop of a server: what waits longer is forgotten."""
 
 
 def check_image_bytes(count: int) -> None:

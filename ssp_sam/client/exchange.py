@@ -21,12 +21,12 @@ from tritonclient.grpc import InferenceServerException, InferResult
 from ssp_sam.client import messages
 from ssp_sam.client.images import encode_image
 from ssp_sam.errors import DeadlineExceededError, InvalidArgumentError, NotFoundError, UnavailableError
+from ssp_sam.limits import MAX_TIMEOUT_S
 from ssp_sam.preprocess import ImageInput
 from ssp_sam.serving import contract
 
 T = TypeVar("T")
 
-MAX_TIMEOUT_S = 86_400.0
 _MAX_KNOWN_IMAGES = 4096
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-MAX_TIMEOUT_S = 86_400.0
+from ssp_sam.limits import MAX_TIMEOUT_S
 
 # Given twice, the server would not be where it is looked for, or not be known again.
 _OWN_OPTIONS = (
@@ -116,4 +116,4 @@ class ServerSettings:
             raise SettingsError(f"log_verbose is {self.log_verbose}; it must be 0 or more")
         for argument in self.extra_args:
             if argument.split("=")[0] in _OWN_OPTIONS:
-                raise SettingsError(f"{argument} may not be among the extra arguments: serve.py sets it itself")
+                raise SettingsError(f"{argument} may not be among the extra arguments: the launcher sets it itself")
