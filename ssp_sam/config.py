@@ -106,8 +106,6 @@ class Preset:
     what `scripts/compare_runtimes.py` lets pass.
     `cpu_threads`: for a stage that computes with another number of threads than "auto" when it is served on a CPU, what
     `ssp_sam.runtime.cpu_threads` takes. SAM's image encoder at full size takes nearly all of the time of a request.
-    `one_phrase_threads`: the same for a phrase that comes alone to a stage, where OpenVINO computes it: it finds the
-    other stages idle.
     """
 
     name: str
@@ -120,7 +118,6 @@ class Preset:
         default_factory=lambda: {"sam_image_encoder": ("openvino bf16", "openvino fp32", "torch bf16")}
     )
     cpu_threads: Mapping[str, str] = field(default_factory=lambda: {"sam_image_encoder": "all"})
-    one_phrase_threads: Mapping[str, str] = field(default_factory=dict)
 
 
 def _sam_vit_h() -> SamConfig:
@@ -189,7 +186,6 @@ PRESETS: dict[str, Preset] = {
                 "mask_decoder": ("openvino bf16", "openvino fp32"),
             },
             cpu_threads={},
-            one_phrase_threads={"ssp_prompt_generator": "all", "mask_decoder": "all"},
         ),
         # The published variants.
         Preset(

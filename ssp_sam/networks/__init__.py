@@ -23,20 +23,15 @@ Threads may share it.
 """
 
 
-def load_network(
-    stage: str, preset: Preset, weights: Path, runtime: Runtime, threads: int, *, one_phrase_threads: int | None = None
-) -> Network:
+def load_network(stage: str, preset: Preset, weights: Path, runtime: Runtime, threads: int) -> Network:
     """Return the network of a stage with the parameters of a safetensors file, computing in a runtime.
 
-    threads: of the CPU; one_phrase_threads: of a call with a single phrase, if they differ, which only OpenVINO heeds.
-    Raises InvalidArgumentError if the file does not hold exactly the parameters of that stage.
+    threads: of the CPU. Raises InvalidArgumentError if the file does not hold exactly the parameters of that stage.
     """
     if runtime.engine == OPENVINO:
         from ssp_sam.networks.openvino_network import load_openvino_network
 
-        return load_openvino_network(
-            stage, preset, weights, runtime.precision, threads, one_phrase_threads=one_phrase_threads
-        )
+        return load_openvino_network(stage, preset, weights, runtime.precision, threads)
     import torch
 
     from ssp_sam.checkpoint import load_stage_module

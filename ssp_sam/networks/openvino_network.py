@@ -18,16 +18,11 @@ from ssp_sam.serving import contract
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
-def load_openvino_network(
-    stage: str, preset: Preset, weights: Path, precision: str, threads: int, *, one_phrase_threads: int | None = None
-) -> Network:
+def load_openvino_network(stage: str, preset: Preset, weights: Path, precision: str, threads: int) -> Network:
     """Return the network of a stage with the parameters of a safetensors file; see `ssp_sam.networks.load_network`."""
     with converted_files(Source(stage, preset, weights)) as files:
         models = {name: CORE.read_model(file) for name, file in files.items()}
-    network = openvino_network(stage, models, precision, threads)
-    if one_phrase_threads is None or one_phrase_threads == threads:
-        return network
-    return _OneOrMorePhrases(openvino_network(stage, models, precision, one_phrase_threads), network)
+    return openvino_network(stage, models, precision, threads)
 
 
 def openvino_network(stage: str, models: Mapping[str, Any], precision: str, threads: int) -> Network:
@@ -65,18 +60,6 @@ class _Part:
         if not hasattr(self._of_thread, "request"):
             self._of_thread.request = self._compiled.create_infer_request()
         return self._of_thread.request
-
-
-class _OneOrMorePhrases:
-    """A network of phrases, compiled for two numbers of threads: OpenVINO fixes theirs when it compiles."""
-
-    def __init__(self, one: Network, more: Network) -> None:
-        self._one, self._more = one, more
-
-    def __call__(self, *arrays: Array) -> tuple[Array, ...]:
-        """Compute; the last array is the phrases' `image_index`."""
-        network = self._one if len(arrays[-1]) == 1 else self._more
-        return network(*arrays)
 
 
 class _PromptGenerator:

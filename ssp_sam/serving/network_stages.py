@@ -196,9 +196,7 @@ def load_network_stage(
     """Build the stage `name` with its weights, on `device`."""
     keep_freed_memory()
     runtime = stage_runtime(name, preset, device, parameters["dtype"])
-    threads = cpu_threads(parameters["threads"])
-    of_one = cpu_threads(parameters.get("one_phrase_threads", parameters["threads"]))
-    network = load_network(name, preset, weights, runtime, threads, one_phrase_threads=of_one)
+    network = load_network(name, preset, weights, runtime, cpu_threads(parameters["threads"]))
     embedding_dtype = parameters.get("embedding_dtype", "FP32")
     stage = network_stage(name, network, preset, embedding_dtype)
     if runtime.engine == OPENVINO:

@@ -275,8 +275,6 @@ def model_parameters(model: contract.Model, preset: Preset, manifest: Manifest) 
     elif model.uses_device:
         parameters["dtype"] = manifest.dtype
         parameters["threads"] = preset.cpu_threads.get(model.name, "auto")
-        if model.name in preset.one_phrase_threads:
-            parameters["one_phrase_threads"] = preset.one_phrase_threads[model.name]
         # So that a server says what it serves.
         parameters["weights_sha256"] = manifest.weights_sha256.get(model.name, "")
     if model.name == contract.SAM_IMAGE_ENCODER:

@@ -199,7 +199,7 @@ def model_arguments(repository: Path, name: str) -> dict[str, str]:
     """For tests: return what Triton hands to `initialize` of a model in a repository."""
     config = _config(repository, name)
     for parameter in config.parameters:
-        if parameter in ("threads", "one_phrase_threads"):
+        if parameter == "threads":
             config.parameters[parameter].string_value = "1"
     return {
         "model_config": json.dumps(json_format.MessageToDict(config, preserving_proto_field_name=True)),

@@ -18,7 +18,7 @@ import pytest
 
 from ssp_sam.config import get_preset
 from ssp_sam.errors import InvalidArgumentError, SegmentationError
-from ssp_sam.networks import Array, Network, load_network, openvino_network, prepare_networks
+from ssp_sam.networks import Array, Network, load_network, prepare_networks
 from ssp_sam.networks.converted import CACHE_VARIABLE, cache_folder
 from ssp_sam.networks.openvino_conversion import example_arguments
 from ssp_sam.runtime import Runtime
@@ -252,27 +252,6 @@ def test_what_this_package_does_not_compute_is_not_prepared(
         whole = json.loads((REPOSITORY / MANIFEST).read_text()) | manifest
         (tmp_path / MANIFEST).write_text(json.dumps(whole))
     prepare_networks_for_cpu(tmp_path)
-
-
-@pytest.mark.parametrize("stage", ["ssp_prompt_generator", "mask_decoder"])
-def test_a_phrase_alone_has_threads_of_its_own_and_the_same_answer(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    used: list[int] = []
-
-    class Counted(openvino_network._Part):
-        def __call__(self, *arrays: Array) -> tuple[Array, ...]:
-            used.append(int(self._compiled.get_property("INFERENCE_NUM_THREADS")))
-            return super().__call__(*arrays)
-
-    of_one = load(stage, "openvino", "fp32")
-    monkeypatch.setattr(openvino_network, "_Part", Counted)
-    weights, runtime = weights_path(REPOSITORY, stage), Runtime("openvino", "fp32")
-    network = load_network(stage, TINY, weights, runtime, 1, one_phrase_threads=2)
-    for count, threads in ((1, 2), (3, 1), (1, 2)):
-        given = arguments(stage, count)
-        for a, b in zip(network(*given), of_one(*given), strict=True):
-            np.testing.assert_array_equal(a, b)
-        assert set(used) == {threads}
-        used.clear()
 
 
 def test_threads_may_share_a_network() -> None:

@@ -313,16 +313,15 @@ def test_the_image_is_turned_upright_before_the_size_is_told() -> None:
 
 
 def test_threads_are_those_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads: list[tuple[int, int]] = []
+    threads: list[int] = []
 
-    def loaded(stage: str, preset: object, weights: object, runtime: object, count: int, **of: int) -> None:
-        threads.append((count, of["one_phrase_threads"]))
+    def loaded(stage: str, preset: object, weights: object, runtime: object, count: int) -> None:
+        threads.append(count)
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(network_stages, "load_network", loaded)
     monkeypatch.setattr(network_stages, "stage_runtime", lambda *_: SimpleNamespace(engine="torch"))
-    for said in ({"threads": "3"}, {"threads": "all"}, {"threads": "3", "one_phrase_threads": "all"}):
-        parameters = {"dtype": "auto", **said}
+    for said in ("3", "all"):
+        parameters = {"dtype": "auto", "threads": said}
         network_stages.load_network_stage(contract.MASK_DECODER, TINY, parameters, Path("weights"), "cpu")
-    cores = len(os.sched_getaffinity(0))
-    assert threads == [(3, 3), (cores, cores), (3, cores)]
+    assert threads == [3, len(os.sched_getaffinity(0))]
