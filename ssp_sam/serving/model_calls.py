@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import time
+import logging
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -12,9 +11,16 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ssp_sam.errors import SegmentationError
+from ssp_sam.errors import CancelledError, SegmentationError
 
 Array = npt.NDArray[Any]
+
+_log = logging.getLogger(__name__)
+
+
+def never() -> bool:
+    """For calls that nobody can cancel."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -22,14 +28,14 @@ class ModelCall:
     """Rows for a model of the server: inputs by name, each with its batch dimension, and the outputs wanted.
 
     subject: calls of one row with equal subjects, other than None, differ in nothing but the lists that they bring (see
-    `JoinedCalls`).
+    `JoinedCalls`). is_cancelled: says whether its caller has given up.
     """
 
     model: str
     inputs: Mapping[str, Array]
     outputs: Sequence[str]
-    timeout_s: float | None = None
     subject: Hashable = None
+    is_cancelled: Callable[[], bool] = never
 
 
 class CallModel(Protocol):
@@ -40,7 +46,7 @@ class CallModel(Protocol):
 
 
 class _Waiting:
-    """A call of one row, who waits for its answer, and until when, on the clock of `time.monotonic`.
+    """A call of one row, and who waits for its answer.
 
     row_form: calls of the same one can be rows of one call. list_form: calls of the same one can share a row.
     """
@@ -48,7 +54,6 @@ class _Waiting:
     def __init__(self, call: ModelCall) -> None:
         self.call = call
         self.answer: asyncio.Future[dict[str, Array]] = asyncio.get_running_loop().create_future()
-        self.until_s = math.inf if call.timeout_s is None else time.monotonic() + call.timeout_s
         shapes = sorted((name, values.shape, values.dtype.char) for name, values in call.inputs.items())
         self.row_form = call.model, tuple(call.outputs), tuple(shapes)
         alone = id(self) if call.subject is None else None
@@ -60,12 +65,11 @@ class _Group:
     """Calls that are made as one.
 
     lists: None if each is a row of it, else they share a row, in which the inputs and outputs of these names are lists,
-    one behind the other. lengths: how much of the joined axis is each one's.
+    one behind the other.
     """
 
     members: Sequence[_Waiting]
     lists: Set[str] | None
-    lengths: Sequence[int]
 
     @property
     def _axis(self) -> int:
@@ -75,24 +79,22 @@ class _Group:
         return self.lists is None or name in self.lists
 
     def call(self) -> ModelCall:
-        """Return the one call, which may last until the last of the members gives up."""
+        """Return the one call."""
         first = self.members[0].call
-        until_s = max(member.until_s for member in self.members)
-        timeout_s = None if until_s == math.inf else max(0.0, until_s - time.monotonic())
         if len(self.members) == 1:
-            return replace(first, timeout_s=timeout_s)
+            return first
         inputs = {
             name: np.concatenate([member.call.inputs[name] for member in self.members], axis=self._axis)
             if self._is_joined(name)
             else values
             for name, values in first.inputs.items()
         }
-        return replace(first, inputs=inputs, timeout_s=timeout_s)
+        return replace(first, inputs=inputs)
 
     def parts(self, answer: Mapping[str, Array]) -> Iterator[tuple[_Waiting, dict[str, Array]]]:
         """Yield each member and its part of the answer."""
-        ends = np.cumsum(self.lengths)
-        for member, length, end in zip(self.members, self.lengths, ends, strict=True):
+        lengths = [1 if self.lists is None else _length(member.call, self.lists) for member in self.members]
+        for member, length, end in zip(self.members, lengths, np.cumsum(lengths), strict=True):
             own = (slice(None),) * self._axis + (slice(end - length, end),)
             yield member, {name: values[own] if self._is_joined(name) else values for name, values in answer.items()}
 
@@ -104,8 +106,8 @@ class JoinedCalls:
     come meanwhile, and what a call costs by itself is paid once for all of it. The first to come is the first to go,
     with those of its form, whoever came in between: as rows of one call, or, where calls are about the same subject,
     with their lists in one row, so that what they share is sent and computed once; whichever takes more along. A call
-    that nobody waits for any more is not made. Where a joined call fails, its members are tried one by one, so that
-    each gets its own answer or error.
+    that nobody waits for any more, or whose caller has given up by the time it would begin, is not made. Where a joined
+    call fails, its members are tried one by one, so that each gets its own answer or error.
 
     It belongs to one asyncio event loop.
 
@@ -155,42 +157,42 @@ class JoinedCalls:
 
     def _next(self) -> _Group | None:
         """Take those that go next from those that wait."""
-        waiting = [each for each in self._waiting if not each.answer.done()]
-        group = max(self._in_a_row(waiting), self._as_rows(waiting), key=self._items) if waiting else None
-        self._waiting = [each for each in waiting if group and each not in group.members]
-        return group
+        while waiting := [each for each in self._waiting if not each.answer.done()]:
+            group = max(self._in_a_row(waiting), self._as_rows(waiting), key=self._items)
+            self._waiting = [each for each in waiting if each not in group.members]
+            if wanted := [member for member in group.members if _is_wanted(member)]:
+                return replace(group, members=wanted)
+        self._waiting = []
+        return None
 
     def _as_rows(self, waiting: Sequence[_Waiting]) -> _Group:
         first = waiting[0]
         rows = [each for each in waiting if each.row_form == first.row_form][: self._rows_max(first.call)]
-        return _Group(rows, None, [1] * len(rows))
+        return _Group(rows, None)
 
     def _in_a_row(self, waiting: Sequence[_Waiting]) -> _Group:
         """Return the first that waits, with those that can share its row."""
         first = waiting[0]
-        members, lengths = [first], [self._length(first.call)]
+        members, room = [first], self._length_max - _length(first.call, self._lists)
         for each in waiting[1:]:
-            length = self._length(each.call)
-            if each.list_form == first.list_form and sum(lengths) + length <= self._length_max:
+            length = _length(each.call, self._lists)
+            if each.list_form == first.list_form and length <= room:
                 members.append(each)
-                lengths.append(length)
-        return _Group(members, self._lists, lengths)
-
-    def _length(self, call: ModelCall) -> int:
-        """Return how long the lists are that a call brings; 1 if it brings none."""
-        return next((values.shape[1] for name, values in call.inputs.items() if name in self._lists), 1)
+                room -= length
+        return _Group(members, self._lists)
 
     def _items(self, group: _Group) -> int:
-        return sum(self._length(member.call) for member in group.members)
+        return sum(_length(member.call, self._lists) for member in group.members)
 
     async def _answer(self, group: _Group) -> None:
         try:
             answer = await self._call(group.call())
         except Exception as error:
             if len(group.members) > 1 and isinstance(error, SegmentationError):
+                _log.warning("a call for %d requests failed; now one by one: %s", len(group.members), error)
                 for member in group.members:
-                    if not member.answer.done():  # somebody still waits for it
-                        await self._answer(_Group([member], None, [1]))
+                    if not member.answer.done() and _is_wanted(member):
+                        await self._answer(_Group([member], None))
                 return
             for member in group.members:
                 if not member.answer.done():
@@ -199,3 +201,20 @@ class JoinedCalls:
             for member, part in group.parts(answer):
                 if not member.answer.done():
                     member.answer.set_result(part)
+
+
+def _is_wanted(waiting: _Waiting) -> bool:
+    """Say whether the caller has not given up; one who has is told so."""
+    try:
+        if not waiting.call.is_cancelled():
+            return True
+        error: Exception = CancelledError("the caller has cancelled the request")
+    except Exception as failed:  # to ask is the caller's affair: it must not take others along
+        error = failed
+    waiting.answer.set_exception(error)
+    return False
+
+
+def _length(call: ModelCall, lists: Set[str]) -> int:
+    """Return how long the lists of these names are that a call brings; 1 if it brings none."""
+    return next((values.shape[1] for name, values in call.inputs.items() if name in lists), 1)

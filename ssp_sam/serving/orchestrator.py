@@ -23,7 +23,7 @@ from ssp_sam.errors import (
 from ssp_sam.limits import check_image_bytes, check_threshold
 from ssp_sam.serving import contract
 from ssp_sam.serving.feature_cache import FeatureCache
-from ssp_sam.serving.model_calls import CallModel, JoinedCalls, ModelCall
+from ssp_sam.serving.model_calls import CallModel, JoinedCalls, ModelCall, never
 from ssp_sam.serving.stages import check_masks, decode_expressions, mask_encoder
 from ssp_sam.tokenizer import tokenize
 
@@ -63,7 +63,7 @@ class SegmentRequest:
     mask_threshold: float
     outputs: frozenset[str]
     deadline_s: float | None = None
-    is_cancelled: Callable[[], bool] = lambda: False
+    is_cancelled: Callable[[], bool] = never
 
     def __post_init__(self) -> None:
         if (self.image is None) == (self.image_id is None):
@@ -140,7 +140,6 @@ class Orchestrator:
         """Return those of the outputs asked for that depend on the phrases."""
         height, width = features.geometry[0, 0].tolist()
         check_masks(request.mask_format, request.expressions.shape[1], (height, width))
-        _check_wanted(request)
         inputs = {
             self.image_embedding: features.image_embedding,
             self.clip_tokens: features.clip_tokens,
@@ -151,9 +150,11 @@ class Orchestrator:
         }
         # Triton takes none to mean all.
         outputs = sorted(request.outputs - {contract.IMAGE_ID.name}) or [contract.SCORE.name]
-        subject = image_id, request.mask_format, request.mask_threshold
+        # Raw masks of one row are bounded together, so each request has a row of its own.
+        is_raw = request.mask_format == contract.MASK_FORMAT_RAW.encode()
+        subject = None if is_raw else (image_id, request.mask_format, request.mask_threshold)
         return await self.call_phrases(
-            ModelCall(contract.SEGMENT_PHRASES, inputs, outputs, _time_left_s(request), subject)
+            ModelCall(contract.SEGMENT_PHRASES, inputs, outputs, subject, request.is_cancelled)
         )
 
     def _rows_max(self, call: ModelCall) -> int:
@@ -170,7 +171,8 @@ class Orchestrator:
                 ) from None
         image = request.image
         assert image is not None
-        _check_wanted(request)
+        if request.is_cancelled():
+            raise CancelledError("the caller has cancelled the request")
         loop = asyncio.get_running_loop()
         image_id = await loop.run_in_executor(None, lambda: hashlib.sha256(image).hexdigest())
         if image_id not in self.cache:
@@ -205,11 +207,6 @@ class Orchestrator:
             raise DeadlineExceededError(_TIME_IS_UP) from None
         finally:
             task.cancel()
-
-
-def _check_wanted(request: SegmentRequest) -> None:
-    if request.is_cancelled():
-        raise CancelledError("the caller has cancelled the request")
 
 
 def _time_left_s(request: SegmentRequest) -> float | None:

@@ -192,7 +192,6 @@ def call_model(call: ModelCall) -> dict[str, Array]:
         model_name=call.model,
         requested_output_names=list(call.outputs),
         inputs=[to_tensor(name, values) for name, values in call.inputs.items()],
-        timeout=0 if call.timeout_s is None else max(1, int(call.timeout_s * 1e6)),
         # By default an answer stays where the backend likes it: ONNX Runtime's on the GPU, where numpy cannot read it.
         preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
     )

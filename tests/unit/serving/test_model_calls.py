@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from ssp_sam.errors import InvalidArgumentError, SegmentationError
+from ssp_sam.errors import CancelledError, InvalidArgumentError, SegmentationError
 from ssp_sam.serving.model_calls import JoinedCalls, ModelCall
 from ssp_sam.serving.stages import Array
 
@@ -19,14 +19,12 @@ class Doubler:
 
     def __init__(self) -> None:
         self.calls: list[list[float]] = []
-        self.timeouts_s: list[float | None] = []
         self.under_way = self.most_under_way = 0
         self.gate = asyncio.Event()
 
     async def __call__(self, call: ModelCall) -> dict[str, Array]:
         values = call.inputs["x"]
         self.calls.append(values[:, 0].tolist())
-        self.timeouts_s.append(call.timeout_s)
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         try:
@@ -64,8 +62,11 @@ def some(values: list[float], shared: float, subject: str | None = "s") -> Model
     )
 
 
-def one(value: float, *, width: int = 1, output: str = "y", timeout_s: float | None = None) -> ModelCall:
-    return ModelCall("doubler", {"x": np.full((1, width), float(value))}, [output], timeout_s)
+def one(
+    value: float, *, width: int = 1, output: str = "y", is_cancelled: Callable[[], bool] = lambda: False
+) -> ModelCall:
+    inputs = {"x": np.full((1, width), float(value))}
+    return ModelCall("doubler", inputs, [output], is_cancelled=is_cancelled)
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
@@ -204,22 +205,34 @@ def test_an_error_that_is_not_the_models_reaches_all_and_frees_the_room() -> Non
     run(main())
 
 
-@pytest.mark.parametrize(("timeouts_s", "at_most"), [((5.0, 9.0), 9.0), ((5.0, None), None)])
-def test_a_joined_call_may_last_as_long_as_its_most_patient_row(
-    timeouts_s: tuple[float, float | None], at_most: float | None
-) -> None:
+def test_calls_whose_callers_gave_up_while_they_waited_are_not_made() -> None:
+    async def main() -> None:
+        model, cancelled = Doubler(), set[int]()
+        joined = JoinedCalls(model, at_once=1, rows_max=lambda call: 3)
+        calls = [one(n, is_cancelled=lambda n=n: n in cancelled) for n in range(6)]
+        tasks = await begin(joined, *calls)
+        cancelled.update({0, 1, 2, 3})  # that of 0 has begun
+        model.gate.set()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert model.calls == [[0], [4, 5]]
+        assert [type(answer) for answer in answers] == [dict, *[CancelledError] * 3, dict, dict]
+        assert joined.waiting == 0
+
+    run(main())
+
+
+def test_a_caller_who_cannot_be_asked_whether_it_gave_up_takes_no_other_along() -> None:
+    def broken() -> bool:
+        raise RuntimeError("broken")
+
     async def main() -> None:
         model = Doubler()
         joined = JoinedCalls(model, at_once=1, rows_max=lambda call: 8)
-        tasks = await begin(joined, one(0), *(one(1, timeout_s=timeout_s) for timeout_s in timeouts_s))
+        tasks = await begin(joined, one(0), one(1), one(2, is_cancelled=broken), one(3))
         model.gate.set()
-        await asyncio.gather(*tasks)
-        found = model.timeouts_s[1]
-        if at_most is None:
-            assert found is None
-        else:
-            assert found is not None
-            assert at_most - 1 < found < at_most  # the time that it waited is gone
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert model.calls == [[0], [1, 3]]
+        assert [type(answer) for answer in answers] == [dict, dict, RuntimeError, dict]
 
     run(main())
 

@@ -42,7 +42,6 @@ class Call:
     def __init__(self, answer: Callable[[str, Mapping[str, Array]], Mapping[str, Array]]) -> None:
         self.answer = answer
         self.calls: list[tuple[str, frozenset[str]]] = []
-        self.timeouts_s: list[float | None] = []
         self.expressions_shapes: list[tuple[int, ...]] = []
         self.before: dict[str, Callable[[], Awaitable[None]]] = {}
 
@@ -50,7 +49,6 @@ class Call:
         model, inputs, outputs = call.model, call.inputs, call.outputs
         assert model in CALLED
         self.calls.append((model, frozenset(outputs)))
-        self.timeouts_s.append(call.timeout_s)
         if contract.EXPRESSIONS.name in inputs:
             self.expressions_shapes.append(inputs[contract.EXPRESSIONS.name].shape)
         assert outputs, "Triton takes none to mean all"
@@ -213,7 +211,7 @@ def test_requests_about_an_image_share_a_row_and_get_what_they_would_alone(
         tasks = [asyncio.create_task(served.segment(request(image=other)))]
         while not call.expressions_shapes:
             await asyncio.sleep(0.001)
-        raw = [request(image=one, mask_format=b"raw"), request(image=one, mask_threshold=1.0)]
+        raw = [request(image=one, mask_format=b"raw")] * 2 + [request(image=one, mask_threshold=1.0)]
         sent = [request(image=image, phrases=phrases, outputs=ANSWER) for image, phrases in asked]
         for number, each in enumerate([*sent, *raw], start=1):  # digests are made in threads: one after the other
             tasks.append(asyncio.create_task(served.segment(each)))
@@ -229,14 +227,14 @@ def test_requests_about_an_image_share_a_row_and_get_what_they_would_alone(
             for tensor in contract.segment_model(TINY).outputs:
                 shape = tuple(len(phrases) if dim == -1 else dim for dim in tensor.dims)
                 assert answer[tensor.name].shape == (1, *shape), tensor.name
-        as_raw, stricter = (answer[contract.MASKS.name][0, 0] for answer in answers[len(asked) :])
-        assert as_raw == predictor.segment(one, ["dog"])[0].mask.tobytes()
+        *as_raw, stricter = (answer[contract.MASKS.name][0, 0] for answer in answers[len(asked) :])
+        assert as_raw == [predictor.segment(one, ["dog"])[0].mask.tobytes()] * 2
         wanted_mask = predictor.segment(one, ["dog"], mask_threshold=1.0)[0].mask
         np.testing.assert_array_equal(decode_rle(stricter, *wanted_mask.shape), wanted_mask)
 
     run(main())
-    # All of one image that ask in the same way; those that ask in another are rows of their own.
-    assert sorted(call.expressions_shapes) == [(1, 1), (1, 1), (1, 5), (2, 1)]
+    # All of one image that ask in the same way; those that ask in another are rows of their own, as raw masks are.
+    assert sorted(call.expressions_shapes) == [(1, 1), (1, 1), (1, 5), (3, 1)]
 
 
 def test_an_unknown_image_id_is_not_found() -> None:
@@ -372,22 +370,6 @@ def test_a_deadline_that_has_passed_reaches_no_stage_of_the_phrases() -> None:
     assert call.calls == []
 
 
-def test_the_time_left_goes_along_with_every_call() -> None:
-    call = Call(zeros)
-    run_one = orchestrator(call)
-
-    async def main() -> None:
-        await run_one.segment(request(deadline_s=time.monotonic() + 50))
-
-    run(main())
-    for (model, _), timeout_s in zip(call.calls, call.timeouts_s, strict=True):
-        if model in IMAGE_STAGES:  # others may wait for these
-            assert timeout_s is None
-        else:
-            assert timeout_s is not None
-            assert 0 < timeout_s <= 50
-
-
 def test_a_request_that_is_cancelled_before_its_phrases_stops() -> None:
     call = Call(zeros)
     cancelled: list[bool] = []
@@ -403,6 +385,31 @@ def test_a_request_that_is_cancelled_before_its_phrases_stops() -> None:
 
     run(main())
     assert {model for model, _ in call.calls} == set(IMAGE_STAGES)
+
+
+def test_requests_that_are_cancelled_while_their_phrases_wait_are_not_computed_and_make_room() -> None:
+    call = Call(zeros)
+
+    async def main() -> None:
+        served = orchestrator(call, phrase_calls=1)
+        await served.segment(request())
+        gate, cancelled = asyncio.Event(), list[bool]()
+        call.before[contract.SEGMENT_PHRASES] = gate.wait
+        call.calls.clear()
+        patient = asyncio.ensure_future(served.segment(request()))
+        while not call.calls:
+            await asyncio.sleep(0.001)
+        hasty = [asyncio.ensure_future(served.segment(request(is_cancelled=lambda: bool(cancelled)))) for _ in range(5)]
+        while served.call_phrases.waiting < len(hasty):
+            await asyncio.sleep(0.001)
+        cancelled.append(True)
+        gate.set()
+        assert all(isinstance(each, CancelledError) for each in await asyncio.gather(*hasty, return_exceptions=True))
+        assert await patient
+        assert served.in_flight == 0
+
+    run(main())
+    assert call.counts() == {contract.SEGMENT_PHRASES: 1}
 
 
 def test_a_request_that_gives_up_leaves_the_image_to_the_others() -> None:
