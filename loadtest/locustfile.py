@@ -53,7 +53,7 @@ class Segmenter(User):
         """Open a channel of its own."""
         options = self.environment.parsed_options
         self.client = SegmentationClient(self.host, model=options.model, timeout_s=options.timeout_s)
-        self.recent = [new_image()]
+        self.recent: list[bytes] = []
 
     def on_stop(self) -> None:
         """Close the channel."""
@@ -63,7 +63,7 @@ class Segmenter(User):
     def segment(self) -> None:
         """Ask for some phrases in a new or a recent image."""
         options = self.environment.parsed_options
-        is_new = random.random() < options.new_image_share
+        is_new = not self.recent or random.random() < options.new_image_share
         if is_new:
             self.recent = [*self.recent[1 - RECENT_IMAGES :], new_image()]
         image = self.recent[-1] if is_new else random.choice(self.recent)

@@ -85,6 +85,9 @@ def main() -> int:
     parser.add_argument("--iou-min", type=float, default=0.99, help="of the mean over phrases (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="write the table as JSON to this file as well")
     options = parser.parse_args()
+    for name in ("scenes", "phrases", "repeats", "threads"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} is {getattr(options, name)}; at least 1")
     try:
         lines = compare(options)
     except (InvalidArgumentError, ConfigError, DataError, OSError) as error:

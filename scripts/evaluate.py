@@ -17,10 +17,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssp_sam.errors import SegmentationError
+from ssp_sam.client.clients import grpc_target
+from ssp_sam.client.exchange import Deadline
+from ssp_sam.errors import InvalidArgumentError, SegmentationError
 from ssp_sam.evaluation.datasets import BENCHMARKS, FORMATS, Dataset, DatasetError
 from ssp_sam.evaluation.datasets.benchmarks import SCENE_FIGURES
-from ssp_sam.evaluation.journal import Journal, JournalError
+from ssp_sam.evaluation.journal import ImageResult, Journal, JournalError
 from ssp_sam.evaluation.report import Page, render
 from ssp_sam.evaluation.run import run
 from ssp_sam.evaluation.segmenters import DEFAULT_TIMEOUT_S, LocalSegmenter, Segmenter, ServedSegmenter
@@ -42,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with closing(_open_segmenter(options)) as segmenter:
             journal = Journal(options.out / "journal.jsonl", _header(options, dataset, segmenter))
             run(dataset, segmenter, journal, image_count=image_count, with_release=options.metrics != "field")
-            print(_finish(options, dataset, segmenter, journal))
+            results = [result for result in journal if result.index < image_count]
+            print(_finish(options, dataset, segmenter, results))
     except (SegmentationError, DatasetError, JournalError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -80,7 +83,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--concurrency", type=int, default=8, help="images at once at the server (default: %(default)s)"
     )
     parser.add_argument(
-        "--timeout-s", type=float, default=DEFAULT_TIMEOUT_S, help="seconds for one call (default: %(default)g)"
+        "--timeout-s",
+        type=float,
+        default=DEFAULT_TIMEOUT_S,
+        help="seconds for one call, its wait behind others included (default: %(default)g)",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images, with all of their phrases")
     parser.add_argument(
@@ -96,6 +102,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         value = getattr(options, name)
         if value is not None and value < 1:
             parser.error(f"--{name} is {value}; at least 1")
+    try:
+        Deadline(options.timeout_s)
+        if options.server is not None:
+            grpc_target(options.server)
+    except InvalidArgumentError as error:
+        parser.error(str(error))
     options.out = options.out or Path("out") / "evaluate" / f"{options.dataset}-{options.split}"
     return options
 
@@ -130,26 +142,25 @@ def _header(options: argparse.Namespace, dataset: Dataset, segmenter: Segmenter)
     return {
         "dataset": options.dataset,
         "split": options.split,
-        "limit": options.limit,
         "metrics": options.metrics,
         "content": dict(dataset.fingerprint),
         "model": dict(segmenter.identity),
     }
 
 
-def _finish(options: argparse.Namespace, dataset: Dataset, segmenter: Segmenter, journal: Journal) -> str:
-    """Write the files that sum up the journal and return the table of figures."""
+def _finish(options: argparse.Namespace, dataset: Dataset, segmenter: Segmenter, results: Sequence[ImageResult]) -> str:
+    """Write the files that sum up the results and return the table of figures."""
     benchmark = BENCHMARKS.get(options.dataset)
     title = benchmark.title if benchmark else "Synthetic scenes"
     names = benchmark.figures if benchmark else SCENE_FIGURES
     strict = benchmark is not None and benchmark.strict_precision
-    results = list(journal)
     records = [record for result in results for record in result.records]
     overall = figures(records, options.metrics, strict_precision=strict)
     by_kind = figures_by_kind(records, strict_precision=strict)
     refused = [record for record in records if record.refused is not None]
     summary = {
         **_header(options, dataset, segmenter),
+        "limit": options.limit,
         "images": len(results),
         "phrases": len(records),
         "refused_phrases": len(refused),

@@ -38,6 +38,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the .npz file to write")
     options = parser.parse_args()
     try:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
         model = load_model(options.preset, options.checkpoint, options.clip)
         arrays = trace(model, options.image, options.phrase)
         np.savez(options.out, **arrays)

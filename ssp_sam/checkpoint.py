@@ -9,7 +9,6 @@ are CLIP in OpenAI's layout; the release's trainer saves the blocks with the sec
 from __future__ import annotations
 
 import argparse
-import pickle
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -86,7 +85,9 @@ def load_published(path: str | Path) -> StateDict:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # whatever torch's reader stumbles over in a damaged file; KeyError was seen
         # Not torch's own words: they advise to load the file unsafely.
         raise InvalidArgumentError(
             f"{path} is not a checkpoint that can be loaded: it is damaged, or holds more than the tensors, plain "

@@ -20,10 +20,10 @@ MAX_TIMEOUT_S = 86_400.0
 """A day, for a request as for the start and the stop of a server: what waits longer is forgotten."""
 
 
-def check_image_bytes(count: int) -> None:
-    """Raise InvalidArgumentError if an image file of `count` bytes is over the limit."""
+def check_image_bytes(count: int, what: str = "the image file") -> None:
+    """Raise InvalidArgumentError if an image file of so many bytes is over the limit; `what` has them."""
     if count > MAX_IMAGE_BYTES:
-        raise InvalidArgumentError(f"the image file has {count} bytes, at most {MAX_IMAGE_BYTES} are allowed")
+        raise InvalidArgumentError(f"{what} has {count} bytes, at most {MAX_IMAGE_BYTES} are allowed")
 
 
 def check_image_size(width: int, height: int) -> None:
@@ -42,8 +42,10 @@ def check_image_size(width: int, height: int) -> None:
 
 def check_phrases(phrases: Sequence[str]) -> None:
     """Raise InvalidArgumentError unless phrases came, not too many, each a non-empty text of sane length."""
-    if isinstance(phrases, str):
-        raise InvalidArgumentError(f"phrases must be a list of texts, such as ['the left dog']; got {phrases[:40]!r}")
+    if isinstance(phrases, str) or not isinstance(phrases, Sequence):
+        raise InvalidArgumentError(
+            f"phrases must be a list of texts, such as ['the left dog']; got {str(phrases)[:40]!r}"
+        )
     if not phrases:
         raise InvalidArgumentError(f"no phrase came; 1 to {MAX_PHRASES} are allowed")
     if len(phrases) > MAX_PHRASES:

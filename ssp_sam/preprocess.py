@@ -65,8 +65,8 @@ class EncoderInputs(NamedTuple):
     geometry: Geometry
 
 
-def decode_image(data: bytes) -> Image.Image:
-    """Return the RGB image in an image file, turned upright as its EXIF orientation says.
+def decode_image(data: bytes, *, upright: bool = True) -> Image.Image:
+    """Return the RGB image in an image file, turned as its EXIF orientation says; if not `upright`, as it is stored.
 
     Raises InvalidArgumentError if `data` is no image of a known format, is broken, or is over the limits; what it would
     take to decode it is checked before anything is decoded.
@@ -84,10 +84,11 @@ def decode_image(data: bytes) -> Image.Image:
             f"allowed are {', '.join(IMAGE_FORMATS)}"
         ) from error
     check_image_size(image.width, image.height)
+    _check_depth(image)
     _check_effort(image, data)
     try:
         image.load()
-        return to_rgb(ImageOps.exif_transpose(image))
+        return to_rgb(ImageOps.exif_transpose(image) if upright else image)
     except Exception as error:  # as above
         raise InvalidArgumentError(f"the {image.format} file of {len(data)} bytes is broken: {error}") from error
 
@@ -118,6 +119,13 @@ def _jpeg_scans(data: bytes) -> int:
     return MAX_JPEG_SCANS + 1
 
 
+def _check_depth(image: Image.Image) -> None:
+    """Raise InvalidArgumentError for a file with 32 bits a channel: nothing says which of their values is white."""
+    # Pillow opens 16-bit PNG files as "I", too; 16-bit TIFF files are "I;16" or the like.
+    if image.format == "TIFF" and image.mode in ("I", "F"):
+        raise InvalidArgumentError("the TIFF file has 32 bits a channel; 8 or 16 are allowed")
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Return the image with 8-bit RGB pixels; 16-bit grey is scaled, where Pillow itself would clip it."""
     if image.mode.startswith("I;16") or image.mode == "I":
@@ -130,14 +138,19 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def read_image(image: ImageInput) -> Image.Image:
+def read_image(image: ImageInput, *, upright: bool = True) -> Image.Image:
     """Return an RGB image of a path, the bytes of a file, an RGB uint8 array (H, W, 3) or a Pillow image.
 
-    Raises InvalidArgumentError for anything else and for files that cannot be read or decoded.
+    upright: whether it is turned as its EXIF orientation says. Raises InvalidArgumentError for anything else and for
+    files that cannot be read or decoded.
     """
     if isinstance(image, Image.Image):
         check_image_size(image.width, image.height)
-        return to_rgb(ImageOps.exif_transpose(image))
+        _check_depth(image)
+        try:
+            return to_rgb(ImageOps.exif_transpose(image) if upright else image)
+        except Exception as error:  # of a file that Pillow has not read to its end, or a mode that it cannot convert
+            raise InvalidArgumentError(f"the image, of mode {image.mode}, cannot be read: {error}") from error
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise InvalidArgumentError(
@@ -146,13 +159,13 @@ def read_image(image: ImageInput) -> Image.Image:
         check_image_size(image.shape[1], image.shape[0])
         return Image.fromarray(image)
     if isinstance(image, bytes):
-        return decode_image(image)
+        return decode_image(image, upright=upright)
     if isinstance(image, (str, os.PathLike)):
         try:
             data = Path(image).read_bytes()
         except (OSError, ValueError) as error:  # ValueError: a name that no file can have
             raise InvalidArgumentError(f"cannot read the image {os.fspath(image)!r}: {error}") from error
-        return decode_image(data)
+        return decode_image(data, upright=upright)
     raise InvalidArgumentError(
         f"an image must be a path, bytes, a uint8 array (H, W, 3) or a Pillow image; got {type(image).__name__}"
     )

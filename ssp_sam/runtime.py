@@ -99,13 +99,23 @@ def cpu_threads(threads: str = "all") -> int:
     threads: a number; "all", one for each core that this process may run on; or "auto", half of that; but what
     OMP_NUM_THREADS says goes before both. Stages compute side by side, each in a process of its own: with a thread for
     every core in each they would wait for one another in every operation.
+
+    Raises InvalidArgumentError for anything else.
     """
     if threads not in ("all", "auto"):
-        return int(threads)
+        return _positive(threads, f'threads is {threads!r}; allowed: "all", "auto" or a number above 0')
     if told := os.environ.get("OMP_NUM_THREADS"):
-        return int(told)
+        outermost = told.partition(",")[0]  # OpenMP takes a list: one for each level of nested regions
+        return _positive(outermost, f"OMP_NUM_THREADS is {told!r}; its first number must be above 0")
     cores = len(os.sched_getaffinity(0))
     return cores if threads == "all" else max(1, cores // 2)
+
+
+def _positive(number: str, otherwise: str) -> int:
+    """Return the number; raises InvalidArgumentError saying `otherwise` if it is none above 0."""
+    if not number.strip().isdecimal() or int(number) < 1:
+        raise InvalidArgumentError(otherwise)
+    return int(number)
 
 
 def default_device() -> str:

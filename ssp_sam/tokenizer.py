@@ -27,13 +27,17 @@ _PAIR = re.compile(r"^(.*) \|\|\| (.*)$")
 def tokenize(phrases: Sequence[str], positions: int = CONTEXT_LENGTH) -> npt.NDArray[np.int32]:
     """Return token_ids (P, positions): start, tokens, end, then 0 to the full length.
 
-    Raises InvalidArgumentError for what `check_phrases` refuses and for a phrase of more tokens than there are
+    Raises InvalidArgumentError for what `check_phrases` refuses, for a phrase of which nothing is left when control
+    characters and the like are taken away, and for a phrase of more tokens than there are
     positions, start and end counted: cutting it would answer another question than the one asked.
     """
     check_phrases(phrases)
     token_ids = np.zeros((len(phrases), positions), dtype=np.int32)
     for index, phrase in enumerate(phrases):
-        ids = [_start_id(), *_tokenizer().encode(_clean(phrase)).ids, _start_id() + 1]
+        cleaned = _clean(phrase)
+        if cleaned == ".":
+            raise InvalidArgumentError(f"phrase {index} ({phrase[:40]!r}) is empty once it is cleaned as CLIP does")
+        ids = [_start_id(), *_tokenizer().encode(cleaned).ids, _start_id() + 1]
         if len(ids) > positions:
             raise InvalidArgumentError(
                 f"phrase {index} ({phrase[:40]!r}...) has {len(ids)} tokens, start and end counted; "

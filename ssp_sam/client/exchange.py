@@ -122,9 +122,12 @@ class Deadline:
     """The end of the time that a call may take, retries included."""
 
     def __init__(self, timeout_s: float) -> None:
-        # Not `timeout_s <= 0`: that lets NaN through.
-        if not 0 < timeout_s <= MAX_TIMEOUT_S:
-            raise InvalidArgumentError(f"timeout_s is {timeout_s}; allowed is more than 0, up to {MAX_TIMEOUT_S:.0f}")
+        try:
+            is_allowed = 0 < timeout_s <= MAX_TIMEOUT_S  # nor is NaN
+        except TypeError:
+            is_allowed = False
+        if not is_allowed:
+            raise InvalidArgumentError(f"timeout_s is {timeout_s!r}; allowed is more than 0, up to {MAX_TIMEOUT_S:.0f}")
         self._timeout_s = timeout_s
         self._end_s = time.monotonic() + timeout_s
 

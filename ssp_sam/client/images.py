@@ -24,6 +24,7 @@ def encode_image(image: ImageInput) -> bytes:
 
     Raises `InvalidArgumentError` for another type, shape or dtype, a file that cannot be read, and too many bytes.
     """
+    made = "the image file"
     if isinstance(image, bytes):
         encoded = image
     elif isinstance(image, (str, os.PathLike)):
@@ -32,7 +33,8 @@ def encode_image(image: ImageInput) -> bytes:
         file = io.BytesIO()
         read_image(image).save(file, "PNG", compress_level=_PNG_COMPRESS_LEVEL)
         encoded = file.getvalue()
-    check_image_bytes(len(encoded))
+        made = "the PNG file made of these pixels (pass a JPEG file of them instead)"
+    check_image_bytes(len(encoded), made)
     return encoded
 
 
@@ -40,5 +42,7 @@ def _read_file(path: Path) -> bytes:
     try:
         check_image_bytes(path.stat().st_size)  # before it is read into memory
         return path.read_bytes()
-    except OSError as error:
-        raise InvalidArgumentError(f"cannot read the image {str(path)!r}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise InvalidArgumentError(
+            f"cannot read the image {str(path)!r}: {getattr(error, 'strerror', None) or error}"
+        ) from error

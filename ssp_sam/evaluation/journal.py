@@ -14,7 +14,7 @@ from typing import Any
 
 from ssp_sam.evaluation.metrics import Overlap
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class JournalError(Exception):

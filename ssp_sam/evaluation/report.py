@@ -108,7 +108,7 @@ def _card(record: Record, dataset: Dataset, index: int) -> str:
     entry = dataset[index]
     truth = next(sample.truth() for sample in entry.samples if sample.id == record.id)
     predicted = decode_rle(record.mask_rle.encode("ascii"), *truth.shape)
-    picture = thumbnails.draw(read_image(entry.image), truth, predicted)
+    picture = thumbnails.draw(read_image(entry.unturned()), truth, predicted)
     iou = record.overlap.iou
     return (
         f'<figure><img src="{thumbnails.as_data_url(picture)}" alt="" width="{picture.width}" '

@@ -43,6 +43,9 @@ def run(dataset: Dataset, segmenter: Segmenter, journal: Journal, *, image_count
         finally:
             for future in pending:
                 future.cancel()
+            for future in wait(pending).done:  # what has begun is waited for in any case
+                if not future.cancelled() and not _has_failed(future):
+                    journal.append(future.result())
 
 
 def _has_failed(future: Future[ImageResult]) -> bool:
@@ -52,7 +55,7 @@ def _has_failed(future: Future[ImageResult]) -> bool:
 def score_image(dataset: Dataset, index: int, segmenter: Segmenter, *, with_release: bool) -> ImageResult:
     """Return the results of all samples of one image; raises SegmentationError or DatasetError."""
     entry = dataset[index]
-    given = answers(segmenter, entry.image, [sample.phrase for sample in entry.samples])
+    given = answers(segmenter, entry.unturned(), [sample.phrase for sample in entry.samples])
     records = (_score(sample, answer, with_release) for sample, answer in zip(entry.samples, given, strict=True))
     return ImageResult(index, tuple(records))
 

@@ -18,11 +18,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from ssp_sam.config import Preset
 from ssp_sam.digest import sha256_of
-from ssp_sam.errors import error_from_message
+from ssp_sam.errors import SegmentationError, error_from_message
 from ssp_sam.serving import contract
+from ssp_sam.serving.server_process import describe_exit
 
 CACHE_VARIABLE = "SSP_SAM_CACHE"
 """The environment variable that says where converted networks are kept; they may be deleted at any time."""
@@ -39,6 +41,9 @@ _SOURCES = Path(__file__).resolve().parents[1]
 # What lies here beside that is somebody else's.
 _IS_OURS = re.compile(rf"\.partial-.*|({'|'.join(contract.NETWORK_STAGES)})-[0-9a-f]{{20}}")
 
+# What the conversion itself tells, with the error's code in front; warnings may come before it.
+_ERROR = re.compile(r"^\[[A-Z_]+\] .*", re.MULTILINE | re.DOTALL)
+
 _log = logging.getLogger(__name__)
 
 
@@ -49,6 +54,11 @@ class Source:
     stage: str
     preset: Preset
     weights: Path
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """What of the preset decides how the network is converted; how it is served does not."""
+        return {name: asdict(self.preset)[name] for name in ("clip", "sam", "ssp", "text_positions")}
 
 
 def cache_folder() -> Path:
@@ -106,7 +116,7 @@ def _kept_in(source: Source) -> Path:
     code = [*sorted((_SOURCES / "modeling").glob("*.py")), _SOURCES / "networks" / "openvino_conversion.py"]
     depends_on = {
         "stage": source.stage,
-        "preset": asdict(source.preset),
+        "architecture": source.architecture,
         "weights": sha256_of(source.weights),
         "packages": {package: version(package) for package in _PACKAGES},
         "sources": [sha256_of(file) for file in code],
@@ -147,7 +157,9 @@ def _convert(wanted: Sequence[tuple[Source, Path]], folder: Path) -> None:
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip()
         _log.error("the conversion of %s failed:\n%s", names, said)
-        raise error_from_message(said.rpartition("\n")[2] or f"the conversion of {names} ended with {done.returncode}")
+        if told := _ERROR.search(said):
+            raise error_from_message(told[0])
+        raise SegmentationError(f"the conversion of {names} {describe_exit(done.returncode)}; see the log")
     if folder.parent == cache_folder():
         for source, kept in wanted:
             if kept.exists() and not _is_complete(source, kept):  # damaged: there was no power, or no room

@@ -98,7 +98,7 @@ def example_arguments(stage: str, preset: Preset) -> tuple[Tensor, ...]:
 
 
 def main() -> int:
-    """Convert what standard input asks for; return 1, the error's message the last line, if it cannot be done."""
+    """Convert what standard input asks for; return 1, the error told last and with its code, if it cannot be done."""
     for stage, preset, weights, folder in pickle.load(sys.stdin.buffer):
         try:
             module = load_stage_module(stage, preset, weights)

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
-from ssp_sam.errors import SegmentationError
+from ssp_sam.errors import InvalidArgumentError, SegmentationError
 from ssp_sam.serving.contract import PYTHON
 from ssp_sam.serving.repository import MANIFEST, Manifest, prepare_repository
 from ssp_sam.serving.server_install import (
@@ -175,7 +175,7 @@ class TritonServer:
         try:
             try:
                 self._launch(installation)
-            except OSError as error:
+            except (InvalidArgumentError, OSError) as error:
                 raise ServerStartError(f"cannot start tritonserver: {error}") from error
             self._await_ready()
         except BaseException:
@@ -271,9 +271,13 @@ class TritonServer:
         Raises `ServerDiedError` as soon as the server or one of its Python processes has died (see `check`).
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        self._running()
-        while self._process is not None and (deadline is None or time.monotonic() < deadline):
-            self.check()
+        watched = self._running()
+        while self._process is watched and (deadline is None or time.monotonic() < deadline):
+            try:
+                self.check()
+            except ServerError:
+                if self._process is watched:  # else it was stopped meanwhile
+                    raise
             time.sleep(_WATCH_POLL_S)
 
     def stop(self) -> None:

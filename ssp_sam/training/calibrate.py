@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.count < 2:
         parser.error(f"--count is {arguments.count}; at least 2, one scene to fit and one to check")
     try:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
         answers = list(held_out_answers(arguments, "calibration"))
         border = int(FITTED_SHARE * len(answers))
         calibration = fit(answers[:border])

@@ -65,7 +65,7 @@ def encode_image(
 
     Raises InvalidArgumentError if it is no image that can be used.
     """
-    image = read_image(data)
+    image = read_image(data, upright=False)  # as truths lie
     size_hw = geometry_of((image.height, image.width), preset).sam_hw
     device = next(encoder.parameters()).device
     pixels = torch.from_numpy(place_on_square(image, size_hw, (0, 0), preset.sam.image_side_px))[None].to(device)

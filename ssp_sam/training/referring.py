@@ -100,7 +100,7 @@ class SetBatches(Batches):
         number, index, positions = self._entries[entry]
         content = self._sets[number][index]
         data = image_data(content.image)
-        image = np.asarray(read_image(data))
+        image = np.asarray(read_image(data, upright=False))  # as truths lie
         chosen = [content.samples[position] for position in positions]
         sample = Sample(
             image,

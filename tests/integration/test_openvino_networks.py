@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +202,34 @@ def test_networks_prepared_together_are_loaded_as_they_are(
     assert {folder.name.rpartition("-")[0] for folder in tmp_path.iterdir()} == weights.keys()
     for a, b in zip(alone, together, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_how_a_network_is_served_does_not_change_it(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load("text_encoder", "openvino", "fp32")
+    monkeypatch.setattr(subprocess, "run", None)  # nothing is converted again
+    other = replace(TINY, phrases_per_chunk=1, cpu_runtimes={}, cpu_threads={"text_encoder": "all"})
+    load_network("text_encoder", other, weights_path(REPOSITORY, "text_encoder"), Runtime("openvino", "fp32"), 1)
+
+
+@pytest.mark.parametrize(
+    ("ended", "error", "told"),
+    [
+        ((-9, b"a.py:1: UserWarning: odd\n  warn()"), SegmentationError, "of mask_decoder killed by signal 9"),
+        ((3, b""), SegmentationError, "of mask_decoder exited with code 3"),
+        ((1, b"a.py:1: UserWarning\n[INVALID_ARGUMENT] two\nlines"), InvalidArgumentError, "^two\nlines$"),
+    ],
+)
+def test_a_conversion_that_fails_says_how(
+    ended: tuple[int, bytes], error: type[Exception], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    status, said = ended
+    done = subprocess.CompletedProcess([], status, stderr=said)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(error, match=told) as caught:
+        load("mask_decoder", "openvino", "fp32")
+    assert type(caught.value) is error
+    assert not [*tmp_path.iterdir()], "nothing is left of it"
 
 
 def test_networks_that_cannot_be_kept_are_not_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

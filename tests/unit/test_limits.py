@@ -60,6 +60,8 @@ def test_images_over_or_under_the_limits(size: tuple[int, int]) -> None:
         (["x", " \t"], "phrase 1 is empty"),
         (["x", "y" * 1001], "phrase 1 has 1001 characters; at most 1000 are allowed"),
         ("the dog", "must be a list of texts.*got 'the dog'"),
+        ((phrase for phrase in ["x"]), "must be a list of texts.*got '<generator"),
+        (np.array(["x", "y"]), "must be a list of texts.*got .*'x' 'y'"),
         ([b"x"], "phrase 0 is of type bytes; each must be a text"),
         (["x", None], "phrase 1 is of type NoneType"),
     ],

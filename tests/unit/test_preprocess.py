@@ -168,6 +168,7 @@ def test_exif_orientation_is_undone(orientation: int) -> None:
     data = file_of(turned, exif=exif)
     for kind in (data, Image.open(io.BytesIO(data))):
         np.testing.assert_array_equal(np.asarray(read_image(kind)), np.asarray(upright))
+        np.testing.assert_array_equal(np.asarray(read_image(kind, upright=False)), np.asarray(turned))
 
 
 def test_colour_modes() -> None:
@@ -200,6 +201,14 @@ def test_every_16_bit_grey_becomes_the_nearest_of_8_bits(dtype: type) -> None:
     values = np.arange(65536, dtype=dtype).reshape(1024, 64)
     got = np.asarray(to_rgb(Image.fromarray(values)))[..., 0].ravel()
     np.testing.assert_array_equal(got, np.floor(np.arange(65536) / 257 + 0.5))
+
+
+def test_pixels_of_32_bits_are_refused() -> None:
+    for values in (np.full((4, 5), 0.5, np.float32), np.full((4, 5), 128, np.int32)):
+        data = file_of(Image.fromarray(values), "TIFF")
+        for kind in (data, Image.open(io.BytesIO(data))):
+            with pytest.raises(InvalidArgumentError, match="has 32 bits a channel; 8 or 16 are allowed"):
+                read_image(kind)
 
 
 def test_an_animation_gives_its_first_frame() -> None:

@@ -133,3 +133,14 @@ def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (cpu_threads("3"), cpu_threads("all"), cpu_threads("auto")) == (3, cores, max(1, cores // 2))
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     assert (cpu_threads("3"), cpu_threads("all"), cpu_threads("auto")) == (3, 4, 4)  # not halved once more
+    monkeypatch.setenv("OMP_NUM_THREADS", "4,2")
+    assert cpu_threads("auto") == 4
+
+
+@pytest.mark.parametrize("told", ["0", "-1", "half", "0,2", "1.5"])
+def test_what_is_no_number_of_threads_is_named(told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"threads is '{told}'; allowed:"):
+        cpu_threads(told)
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    with pytest.raises(InvalidArgumentError, match=f"OMP_NUM_THREADS is '{told}'"):
+        cpu_threads("auto")

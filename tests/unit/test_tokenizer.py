@@ -22,6 +22,7 @@ from ssp_sam.tokenizer import token_texts, tokenize
 
 MERGES = Path(ssp_sam.__file__).parent / "assets" / "bpe_simple_vocab_16e6.txt.gz"
 START, END = 49406, 49407
+NOTHING_LEFT = [START, 269, END]  # the full stop that ends every phrase, alone
 SPECIAL = {"<|startoftext|>": START, "<|endoftext|>": END}
 WORDS = regex.compile(
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+", regex.IGNORECASE
@@ -86,6 +87,10 @@ PHRASES = st.lists(PIECES, min_size=1, max_size=6).map("".join).filter(str.strip
 @settings(max_examples=400, deadline=None)
 def test_the_ids_are_those_of_openais_tokenizer(phrase: str) -> None:
     expected = slow_ids(phrase)
+    if expected == NOTHING_LEFT:
+        with pytest.raises(InvalidArgumentError, match="is empty once it is cleaned"):
+            tokenize([phrase])
+        return
     if len(expected) > CONTEXT_LENGTH:
         with pytest.raises(InvalidArgumentError, match=f"has {len(expected)} tokens"):
             tokenize([phrase])
@@ -99,7 +104,8 @@ def test_the_ids_are_those_of_openais_tokenizer(phrase: str) -> None:
 @given(st.lists(PHRASES, min_size=2, max_size=5))
 @settings(max_examples=30, deadline=None)
 def test_a_row_of_many_is_the_row_of_one(phrases: list[str]) -> None:
-    phrases = [phrase for phrase in phrases if len(slow_ids(phrase)) <= CONTEXT_LENGTH] or ["dog"]
+    usable = [phrase for phrase in phrases if slow_ids(phrase) != NOTHING_LEFT]
+    phrases = [phrase for phrase in usable if len(slow_ids(phrase)) <= CONTEXT_LENGTH] or ["dog"]
     together = tokenize(phrases)
     assert together.shape == (len(phrases), CONTEXT_LENGTH)
     for phrase, row in zip(phrases, together, strict=True):
@@ -128,6 +134,13 @@ def test_cleaning(phrase: str, same_as: str) -> None:
     # The second phrase of a "pair" is dropped once only, so it is compared without being one.
     expected = tokenize([f"{same_as} ||| x" if " ||| " in same_as else same_as])
     np.testing.assert_array_equal(tokenize([phrase]), expected)
+
+
+@pytest.mark.parametrize("phrase", ["&nbsp;", "\x00", "\x01\x02", "&amp;nbsp;"])
+def test_a_phrase_of_which_nothing_is_left_is_refused(phrase: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"phrase 1 .* is empty once it is cleaned"):
+        tokenize(["the dog", phrase])
+    assert tokenize(["."])[0, 1:3].tolist() == slow_ids(".")[1:3]
 
 
 def test_77_tokens_fit_and_78_do_not() -> None:

@@ -11,7 +11,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from PIL import ExifTags, Image, UnidentifiedImageError
 
+from ssp_sam.preprocess import read_image
 from ssp_sam.results import BoolMask
 
 Json = Any
@@ -37,10 +39,25 @@ class Sample:
 
 @dataclass(frozen=True)
 class ImageSamples:
-    """An image, as a path or RGB uint8 (H, W, 3), with the samples that are about it."""
+    """An image, as a path or RGB uint8 (H, W, 3), with the samples that are about it.
+
+    Their truths lie on the pixels as they are stored, whatever a file's EXIF orientation says.
+    """
 
     image: Path | npt.NDArray[np.uint8]
     samples: tuple[Sample, ...]
+
+    def unturned(self) -> Path | npt.NDArray[np.uint8]:
+        """Return the image so that nobody turns it: where the file says that it should be turned, its pixels."""
+        if isinstance(self.image, Path):
+            try:
+                with Image.open(self.image) as file:
+                    orientation = file.getexif().get(ExifTags.Base.Orientation, 1)
+            except (OSError, UnidentifiedImageError, ValueError, SyntaxError, TypeError):
+                return self.image  # whoever reads it says what is wrong
+            if orientation != 1:
+                return np.asarray(read_image(self.image, upright=False))
+        return self.image
 
 
 class Dataset(Protocol):

@@ -216,7 +216,7 @@ def test_wrong_options(make_client: MakeClient, server: FakeTriton, png: bytes) 
     client = make_client(server=server)
     with pytest.raises(InvalidArgumentError, match="mask_threshold is a number, not str"):
         client.segment(png, PHRASES, mask_threshold="0")
-    for timeout_s in (0, -1, math.nan, math.inf):
+    for timeout_s in (0, -1, math.nan, math.inf, "5"):
         with pytest.raises(InvalidArgumentError, match="timeout_s"):
             client.segment(png, PHRASES, timeout_s=timeout_s)
         with pytest.raises(InvalidArgumentError, match="timeout_s"):

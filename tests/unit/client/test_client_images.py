@@ -69,6 +69,12 @@ def test_unreadable_files(tmp_path: Path) -> None:
         encode_image(tmp_path / "none.png")
     with pytest.raises(InvalidArgumentError, match="Is a directory"):
         encode_image(tmp_path)
+    with pytest.raises(InvalidArgumentError, match=r"cannot read the image 'a.x00b': embedded null byte"):
+        encode_image("a\0b")
+    cut = io.BytesIO()
+    Image.fromarray(PIXELS).resize((80, 60)).save(cut, "JPEG")
+    with pytest.raises(InvalidArgumentError, match=r"the image, of mode RGB, cannot be read: .*truncated"):
+        encode_image(Image.open(io.BytesIO(cut.getvalue()[:-200])))
 
 
 def test_too_large_images_are_not_sent(tmp_path: Path, png: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,7 +86,12 @@ def test_each_benchmark_has_its_figures(
 def test_limit(stubbed: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = write_grefcoco(tmp_path / "data")
     command = ["--dataset", "grefcoco", "--split", "val", "--root", str(root), "--server", "x"]
-    assert stubbed.main([*command, "--out", str(tmp_path / "out"), "--limit", "1"]) == 0
+    command += ["--out", str(tmp_path / "out")]
+    for limit, said in ((["--limit", "1"], "2 phrases, 1 images"), ([], "4 phrases, 2 images")):
+        for _ in range(2):  # a run with another limit goes on from the same answers
+            assert stubbed.main([*command, *limit]) == 0
+            assert said in capsys.readouterr().out
+    assert stubbed.main([*command, "--limit", "1"]) == 0
     assert "2 phrases, 1 images" in capsys.readouterr().out
 
 
@@ -128,6 +133,8 @@ def test_failures(evaluate: ModuleType, tmp_path: Path, capsys: pytest.CaptureFi
         (["--dataset", "scenes", "--split", "val", "--server", "x", "--repository", "y"], "not allowed with"),
         (["--dataset", "scenes", "--split", "val", "--server", "x", "--count", "0"], "--count is 0; at least 1"),
         (["--dataset", "scenes", "--split", "val", "--server", "x", "--limit", "-1"], "--limit is -1; at least 1"),
+        (["--dataset", "scenes", "--split", "val", "--server", "x", "--timeout-s", "0"], "timeout_s is 0.0; allowed"),
+        (["--dataset", "scenes", "--split", "val", "--server", "http://x:1"], "without http://"),
     ],
 )
 def test_wrong_usage(command: list[str], message: str, evaluate: ModuleType, capsys: Any) -> None:

@@ -1,7 +1,12 @@
 import csv
 import json
+import threading
+import time
+from collections.abc import Mapping
 from concurrent.futures import ALL_COMPLETED, wait
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +38,28 @@ from ssp_sam.results import BoolMask, decode_rle
 @pytest.fixture
 def grefcoco(tmp_path: Path) -> Dataset:
     return BENCHMARKS["grefcoco"].open("val", write_grefcoco(tmp_path / "data"))
+
+
+@dataclass(frozen=True)
+class OnePhraseEach:
+    """The first phrase of each image of a data set."""
+
+    whole: Dataset
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        return self.whole.fingerprint
+
+    @property
+    def sample_count(self) -> int:
+        return len(self)
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def __getitem__(self, index: int) -> ImageSamples:
+        entry = self.whole[index]
+        return replace(entry, samples=entry.samples[:1])
 
 
 def records_of(dataset: Dataset, segmenter: Segmenter, out: Path) -> list[Record]:
@@ -130,6 +157,38 @@ def test_a_failure_loses_no_result_that_came_with_it(
     segmenter = StubSegmenter(grefcoco, noisy, concurrency=1, fails_after=1)
     with pytest.raises(KeyboardInterrupt):
         records_of(grefcoco, segmenter, tmp_path)
+    assert len((tmp_path / "journal.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_truths_lie_on_the_pixels_as_they_are_stored(orientation: int, tmp_path: Path) -> None:
+    dataset = BENCHMARKS["phrasecut"].open("miniv", write_phrasecut(tmp_path / "data"))
+    path = dataset[0].image
+    assert isinstance(path, Path)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with Image.open(path) as image:
+        image.save(path, exif=exif)
+    seen = StubSegmenter(dataset)
+    records = score_image(dataset, 0, seen, with_release=False).records
+    assert all(record.overlap.iou == 1 for record in records)
+    (image,) = seen.images
+    assert image.shape[:2] == dataset[0].samples[0].truth().shape
+    assert "data:image" in render(Page("A title", [], {}, {}, ()), [ImageResult(0, records)], dataset)
+
+
+def test_what_was_being_computed_when_a_run_was_stopped_is_kept(grefcoco: Dataset, tmp_path: Path) -> None:
+    both_have_begun = threading.Barrier(2)
+
+    def stopped(truth: BoolMask, phrase: str) -> BoolMask:
+        if both_have_begun.wait(10) == 0:
+            raise KeyboardInterrupt
+        time.sleep(0.2)
+        return truth
+
+    dataset = OnePhraseEach(grefcoco)
+    with pytest.raises(KeyboardInterrupt):
+        records_of(dataset, StubSegmenter(dataset, stopped), tmp_path)
     assert len((tmp_path / "journal.jsonl").read_text().splitlines()) == 2
 
 
@@ -297,5 +356,5 @@ def test_thumbnails(size: tuple[int, int]) -> None:
 def test_journal_is_json_lines(grefcoco: Dataset, tmp_path: Path) -> None:
     records_of(grefcoco, StubSegmenter(grefcoco, right), tmp_path)
     header, *results = map(json.loads, (tmp_path / "journal.jsonl").read_text().splitlines())
-    assert header == {"format_version": 1, "model": {"stub": 1}}
+    assert header == {"format_version": 2, "model": {"stub": 1}}
     assert sorted(result["index"] for result in results) == [0, 1]

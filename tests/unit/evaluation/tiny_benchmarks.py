@@ -225,7 +225,7 @@ class StubSegmenter:
             raise KeyboardInterrupt
         self.images.append(image)
         entries = (self.dataset[index] for index in range(len(self.dataset)))
-        samples = next(entry.samples for entry in entries if np.array_equal(entry.image, image))
+        samples = next(entry.samples for entry in entries if np.array_equal(entry.unturned(), image))
         truths = {sample.phrase: sample.truth() for sample in samples}
         return partial(self._answers, truths)
 
