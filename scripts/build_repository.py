@@ -51,7 +51,7 @@ def main() -> int:
         "--backend",
         choices=BACKENDS,
         default=PYTHON,
-        help="what computes the networks in the server: Python models by PyTorch or OpenVINO (default), or ONNX Runtime",
+        help="what computes in the server: Python models by PyTorch or OpenVINO (default), or ONNX Runtime",
     )
     parser.add_argument("--tensorrt", action="store_true", help="ONNX Runtime leaves the networks to TensorRT on a GPU")
     parser.add_argument("--calibration", type=Path, metavar="FILE", help="JSON of ssp_sam.training.calibrate")

@@ -92,7 +92,9 @@ def _parser() -> argparse.ArgumentParser:
         default=contract.SEGMENT,
         help=f"{contract.SEGMENT}, or {contract.SEGMENT_ENSEMBLE} without a feature cache (%(default)s)",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write overlay.png and one mask PNG a phrase here")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write overlay.png, a mask PNG for each phrase, and answers.json here"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON with the masks as COCO RLE, not a table")
     parser.add_argument(
         "--timeout-s", type=float, default=DEFAULT_TIMEOUT_S, help="time allowed in seconds (%(default)g)"
@@ -108,9 +110,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _write_pictures(directory: Path, image: Image.Image, answers: Sequence[Segmentation]) -> None:
     draw_overlay(image, answers).save(directory / "overlay.png")
-    for i, answer in enumerate(answers):
+    files = [mask_name(i, answer.phrase) for i, answer in enumerate(answers)]
+    for file, answer in zip(files, answers, strict=True):
         # 0 and 255 rather than one bit, which some programs show as black on black.
-        Image.fromarray(answer.mask.astype(np.uint8) * 255).save(directory / mask_name(i, answer.phrase))
+        Image.fromarray(answer.mask.astype(np.uint8) * 255).save(directory / file)
+    # Masks of an earlier call with other phrases may lie there as well: this names those of this one.
+    named = [{"mask_file": file, **answer.to_json()} for file, answer in zip(files, answers, strict=True)]
+    (directory / "answers.json").write_text(json.dumps(named, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -70,6 +70,7 @@ def test_pictures(url: str, image: str, tmp_path: Path, capsys: pytest.CaptureFi
     assert main([image, "--phrase", FOUND, "--phrase", MISSING, "--url", url, "--out", str(out)]) == 0
     assert capsys.readouterr().out
     assert sorted(path.name for path in out.iterdir()) == [
+        "answers.json",
         "mask_0_the_left_dog.png",
         "mask_1_no_dog.png",
         "overlay.png",
@@ -78,6 +79,9 @@ def test_pictures(url: str, image: str, tmp_path: Path, capsys: pytest.CaptureFi
     mask = np.asarray(Image.open(out / "mask_0_the_left_dog.png"))
     assert set(np.unique(mask)) == {0, 255}
     assert np.array_equal(mask > 0, expected_mask(FOUND))
+    answers = json.loads((out / "answers.json").read_text())
+    assert [answer["phrase"] for answer in answers] == [FOUND, MISSING]
+    assert all((out / answer["mask_file"]).exists() for answer in answers)
 
 
 def test_answers_are_printed_though_the_pictures_cannot_be_written(
