@@ -46,7 +46,7 @@ def demo_scene(glyphs: GlyphSet | None = None) -> Scene:
     things = canvas.things()
     nothing = np.zeros((HEIGHT_PX, WIDTH_PX), dtype=np.bool_)
     expressions = tuple(
-        Expression(phrase, kind, np.logical_or.reduce([nothing, *(things[number].mask for number in numbers)]))
+        Expression(phrase, kind, np.logical_or.reduce([nothing, *(things[number].mask for number in numbers)]), nothing)
         for phrase, kind, numbers in _PHRASES
     )
     return Scene(canvas.image(), things, expressions)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from ssp_sam.data.things import Thing
 
@@ -11,7 +12,7 @@ POSITION_MARGIN = 0.08  # centres this far apart: one is left of (right of, abov
 POSITION_OVERLAP = 0.25  # and this share of the larger one's width (or height) apart
 PLACE_BAND = 0.15  # "dog on the left": its centre is left of the image's middle by this share of its width
 SIZE_RATIO = 1.35  # of areas
-NEAR_GAP = 0.06  # boxes that are closer are next to each other
+NEAR_GAP = 0.06  # things that are closer are next to each other
 FAR_GAP = 0.16  # boxes that are further apart are not
 RELATION_SLOPE = 0.8  # "left of": it is further to the left than up or down by this factor
 
@@ -88,11 +89,28 @@ def _gap_px(first: Thing, second: Thing) -> float:
     return float(np.hypot(across, down))
 
 
+def _seen_gap_px(first: Thing, second: Thing) -> float:
+    """Distance between what is seen of two things; about 0 where they touch."""
+    a, b = (np.argwhere(_edge(thing.mask)).astype(np.float32) for thing in (first, second))
+    squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
+    return float(np.sqrt(max(squares.min(), 0)))
+
+
+def _edge(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return those pixels of a mask (H, W) that have a neighbour outside of it, or beyond the image."""
+    padded = np.pad(mask, 1)
+    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return np.logical_and(mask, ~inside)
+
+
 def holds(relation: str, subject: Thing, other: Thing, side_px: int) -> bool | None:
     """Whether a thing is in that relation to another; None where one cannot be sure."""
     if relation == "next to":
         gap = _gap_px(subject, other) / side_px
-        return True if gap <= NEAR_GAP else False if gap >= FAR_GAP else None
+        if gap > NEAR_GAP:
+            return False if gap >= FAR_GAP else None
+        # Boxes of long things that lie askew touch where the things themselves are far apart.
+        return True if _seen_gap_px(subject, other) <= NEAR_GAP * side_px else None
     axis, sign = {"left of": (0, 1), "right of": (0, -1), "above": (1, 1), "below": (1, -1)}[relation]
     offset = np.subtract(other.centre_xy_px, subject.centre_xy_px) / side_px
     along, across = sign * offset[axis], abs(offset[1 - axis])

@@ -28,6 +28,10 @@ class Name:
         """Whether "a X" and "two Xs" can be said; "the grapes" and "the bread" have one form for one and for many."""
         return self.singular not in ONE_FORM
 
+    def is_plural(self, count: int) -> bool:
+        """Whether verbs and pronouns for so many things are those of several: "the gloves that are red"."""
+        return count > 1 or self.singular in PLURAL_ONLY
+
     def form(self, count: int) -> str:
         """Return the word for so many things."""
         return self.singular if count == 1 else self.plural
@@ -42,6 +46,14 @@ ONE_FORM = frozenset(
         """aircraft, beer, bread, broccoli, cherries, clothing, corn, fast food, food, footwear, french fries, fries,
         fruit, furniture, gloves, grapes, headphones, jeans, milk, pancakes, piano keys, popcorn, scissors, socks,
         sunglasses, wine"""
+    )
+)
+
+# Those that are plural even of one thing.
+PLURAL_ONLY = frozenset(
+    _words(
+        """cherries, french fries, fries, gloves, grapes, headphones, jeans, pancakes, piano keys, scissors, socks,
+        sunglasses"""
     )
 )
 
@@ -248,6 +260,10 @@ _DOUBTFUL = {
     "tangerine": "lemon",
     "bicycle": "motorcycle",
     "bread": "croissant",
+    "candle": "birthday cake",
+    "scarf": "snowman",
+    "telephone": "mobile phone",
+    "top hat": "snowman",
 }
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -69,22 +70,44 @@ class Expression:
         phrase: what a person would write.
         kind: one of `KINDS`.
         mask: (H, W) bool, the visible pixels of all that is meant; all False where it is not in the scene.
+        beside: (H, W) bool, those of what a relation names and does not mean ("the dog left of the cat": the cat, and
+            other dogs); all False for other kinds.
     """
 
     phrase: str
     kind: str
     mask: npt.NDArray[np.bool_]
+    beside: npt.NDArray[np.bool_]
 
 
 # Which things of one scene a phrase means.
 Targets = frozenset[int]
-# What a kind finds to say: a phrase without article, the name it is said of and the things that are meant.
-_Found = tuple[str, Name, list[Thing]]
+
+
+class _Found(NamedTuple):
+    """What a kind finds to say.
+
+    bare: a phrase without article, said of `name`. meant: the things it refers to; named: others that it tells of, or
+    the same.
+    """
+
+    bare: str
+    name: Name
+    meant: Sequence[Thing]
+    named: Sequence[Thing] = ()
+
+
+class _Said(NamedTuple):
+    """A whole phrase, what it refers to, and what it names beside."""
+
+    phrase: str
+    meant: Sequence[Thing]
+    named: Sequence[Thing] = ()
 
 
 def _noun(view: SceneView) -> _Found | None:
     for name, members in view.candidates(1, 1, groups=False):
-        return name.singular, name, members
+        return _Found(name.singular, name, members)
     return None
 
 
@@ -95,10 +118,11 @@ def _position(view: SceneView) -> _Found | None:
             index = 0 if alone else furthest(direction, members, view.side_px)
             if index is None:
                 continue
-            place = is_placed(direction, members[index], view.size_wh_px)
+            placed = [is_placed(direction, member, view.size_wh_px) for member in members]
+            place = placed[index] and sum(placed) == 1
             if place or not alone:
                 bare = wording.positioned(name, direction, compare=not alone, place=place, rng=view.rng)
-                return bare, name, [members[index]]
+                return _Found(bare, name, [members[index]])
     return None
 
 
@@ -107,23 +131,41 @@ def _size(view: SceneView) -> _Found | None:
         for extreme in view.rng.permutation(wording.EXTREMES):
             index = most(extreme, members)
             if index is not None:
-                return wording.sized(name, extreme, len(members), view.rng), name, [members[index]]
+                return _Found(wording.sized(name, extreme, len(members), view.rng), name, [members[index]])
     return None
 
 
 def _ordinal(view: SceneView) -> _Found | None:
     # Of two, the second is the last: who mostly hears of those does not learn to count.
     for name, members in view.candidates(3 if view.rng.random() < COUNTING_SHARE else 2, 5):
+        if not name.countable:
+            continue
         for side in view.rng.permutation(wording.SIDES):
             order = counted_from(side, members, view.side_px)
             if order is not None:
                 rank = int(view.rng.integers(len(members)))
-                return wording.numbered(name, rank, side, view.rng), name, [members[order[rank]]]
+                return _Found(wording.numbered(name, rank, side, view.rng), name, [members[order[rank]]])
     return None
 
 
-def _relations(view: SceneView) -> Iterator[tuple[Name, list[Thing], list[bool | None], str, Name]]:
-    """Yield (name, its things, whether the relation holds of each, relation, name of the one other thing) at random."""
+class _Relation(NamedTuple):
+    """A relation that things of a name may be in to the one thing of another name; held: whether each is."""
+
+    name: Name
+    members: Sequence[Thing]
+    held: Sequence[bool | None]
+    relation: str
+    other_name: Name
+    other: Thing
+
+    def said_of(self, meant: Sequence[Thing], rng: np.random.Generator) -> _Found:
+        """Word it of as many things as are meant, or of all of that name where none is."""
+        bare = _related(self.name, len(meant) or len(self.members), self.relation, self.other_name, rng)
+        return _Found(bare, self.name, meant, [*self.members, self.other])
+
+
+def _relations(view: SceneView) -> Iterator[_Relation]:
+    """Yield relations between the things of a scene at random."""
     others = [(name, members[0]) for name, members in view.candidates(1, 1, groups=False)]
     for name, members in view.candidates(1, groups=False):
         for other_name, other in others:
@@ -131,28 +173,28 @@ def _relations(view: SceneView) -> Iterator[tuple[Name, list[Thing], list[bool |
                 continue
             for relation in view.rng.permutation(wording.RELATIONS):
                 held = [holds(relation, thing, other, view.side_px) for thing in members]
-                yield name, members, held, relation, other_name
+                yield _Relation(name, members, held, relation, other_name, other)
 
 
 def _relation(view: SceneView) -> _Found | None:
-    for name, members, held, relation, other_name in _relations(view):
-        if None not in held and any(held):
-            meant = [thing for thing, holds_it in zip(members, held, strict=True) if holds_it]
-            return _related(name, len(meant), relation, other_name, view.rng), name, meant
+    for found in _relations(view):
+        if None not in found.held and any(found.held):
+            meant = [thing for thing, holds_it in zip(found.members, found.held, strict=True) if holds_it]
+            return found.said_of(meant, view.rng)
     return None
 
 
-def _contradicted_relation(view: SceneView) -> str | None:
+def _contradicted_relation(view: SceneView) -> _Found | None:
     """Word a relation of things that are there, which holds of none of them."""
-    for name, members, held, relation, other_name in _relations(view):
-        if all(holds_it is False for holds_it in held):
-            return _related(name, len(members), relation, other_name, view.rng)
+    for found in _relations(view):
+        if all(holds_it is False for holds_it in found.held):
+            return found.said_of([], view.rng)
     return None
 
 
 def _related(name: Name, count: int, relation: str, other: Name, rng: np.random.Generator) -> str:
     other_phrase = wording.with_the(other.singular, rng)
-    return wording.related(name.form(count), relation, other_phrase, rng, several=count > 1)
+    return wording.related(name.form(count), relation, other_phrase, rng, several=name.is_plural(count))
 
 
 def _colour(view: SceneView) -> _Found | None:
@@ -163,12 +205,13 @@ def _colour(view: SceneView) -> _Found | None:
             has_it, has_it_not = shares[:, colour] >= COLOUR_SHARE, shares_max[:, colour] <= OTHER_COLOUR_SHARE
             if has_it.any() and (has_it | has_it_not).all() and not names_a_colour(name.singular):
                 meant = [members[index] for index in np.flatnonzero(has_it)]
-                several = len(meant) > 1
-                return wording.coloured(name.form(len(meant)), COLOURS[colour], view.rng, several=several), name, meant
+                several = name.is_plural(len(meant))
+                bare = wording.coloured(name.form(len(meant)), COLOURS[colour], view.rng, several=several)
+                return _Found(bare, name, meant)
     return None
 
 
-def _contradicted_colour(view: SceneView) -> str | None:
+def _contradicted_colour(view: SceneView) -> _Found | None:
     """Word a colour that nothing of a name has."""
     for name, members in view.candidates(1):
         if names_a_colour(name.singular):
@@ -177,13 +220,14 @@ def _contradicted_colour(view: SceneView) -> str | None:
         colours = np.flatnonzero((shares_max <= OTHER_COLOUR_SHARE).all(axis=0))
         if len(colours):
             colour = COLOURS[pick(colours.tolist(), view.rng)]
-            return wording.coloured(name.form(len(members)), colour, view.rng, several=len(members) > 1)
+            several = name.is_plural(len(members))
+            return _Found(wording.coloured(name.form(len(members)), colour, view.rng, several=several), name, [])
     return None
 
 
 def _several(view: SceneView) -> _Found | None:
     for name, members in view.candidates(2, groups=False):
-        return name.plural, name, members
+        return _Found(name.plural, name, members)
     return None
 
 
@@ -203,7 +247,7 @@ _OF_SEVERAL = re.compile(r"\bof (all )?the\b")
 _PART_KINDS = ("noun", "noun", "noun", "several", "several", "position", "colour", "size")
 
 
-def _and(view: SceneView) -> tuple[str, list[Thing]] | None:
+def _and(view: SceneView) -> _Said | None:
     """Two or three names, each of a single thing or several and worded in its own way."""
     wanted = 3 if view.rng.random() < 0.15 else 2
     parts: list[_Found] = []
@@ -211,16 +255,16 @@ def _and(view: SceneView) -> tuple[str, list[Thing]] | None:
         found = _OF_A_NAME[pick(_PART_KINDS, view.rng)](view)
         if found is None:
             continue
-        bare, name, _ = found
+        bare, name = found.bare, found.name
         # "the cat and the dog on the left" could be two things on the left, so what is said of a noun stands before it;
         # and "the highest of the dogs and the cat" the highest of them all.
-        apart = all(name.members.isdisjoint(other.members) for _, other, _ in parts)
+        apart = all(name.members.isdisjoint(part.name.members) for part in parts)
         clear = bare.endswith((name.singular, name.plural)) and not _OF_SEVERAL.search(bare)
         if apart and clear:
             parts.append(found)
             if len(parts) == wanted:
-                targets = [thing for _, _, meant in parts for thing in meant]
-                return wording.joined([bare for bare, _, _ in parts], len(targets), view.rng), targets
+                meant = [thing for part in parts for thing in part.meant]
+                return _Said(wording.joined([part.bare for part in parts], len(meant), view.rng), meant)
     return None
 
 
@@ -230,23 +274,23 @@ def _all_of(name: Name, members: Sequence[Thing], rng: np.random.Generator) -> s
     return wording.all_of(name, len(members) if counted else None, rng)
 
 
-def _all(view: SceneView) -> tuple[str, list[Thing]] | None:
+def _all(view: SceneView) -> _Said | None:
     for name, members in view.candidates(2, 5, groups=False):
-        return _all_of(name, members, view.rng), members
+        return _Said(_all_of(name, members, view.rng), members)
     return None
 
 
-def _group(view: SceneView) -> tuple[str, list[Thing]] | None:
+def _group(view: SceneView) -> _Said | None:
     groups = [(name, members) for name, members in view.candidates(1, 5) if name.is_group]
     groups.sort(key=lambda entry: len(entry[1]) == 1)  # several things first
     for name, members in groups:
         if len(members) > 1:
-            return _all_of(name, members, view.rng), members
-        return wording.with_article(name.singular, name, view.rng), members
+            return _Said(_all_of(name, members, view.rng), members)
+        return _Said(wording.with_article(name.singular, name, view.rng), members)
     return None
 
 
-def _present(kind: str, view: SceneView) -> tuple[str, list[Thing]] | None:
+def _present(kind: str, view: SceneView) -> _Said | None:
     if kind == "and":
         return _and(view)
     if kind == "all":
@@ -256,46 +300,50 @@ def _present(kind: str, view: SceneView) -> tuple[str, list[Thing]] | None:
     found = _OF_A_NAME[kind](view)
     if found is None:
         return None
-    bare, name, targets = found
-    return wording.with_article(bare, name, view.rng) if kind == "noun" else wording.with_the(bare, view.rng), targets
+    if kind == "noun":
+        return _Said(wording.with_article(found.bare, found.name, view.rng), found.meant)
+    return _Said(wording.with_the(found.bare, view.rng), found.meant, found.named)
 
 
-def _absent(kind: str, view: SceneView) -> str:
+def _absent(kind: str, view: SceneView) -> _Said:
     """Word a phrase of something that is not there."""
     rng = view.rng
     contradicted = {"absent-relation": _contradicted_relation, "absent-colour": _contradicted_colour}.get(kind)
-    if contradicted and rng.random() < CONTRADICTED_SHARE and (bare := contradicted(view)):
-        return wording.with_the(bare, rng)
+    if contradicted and rng.random() < CONTRADICTED_SHARE and (found := contradicted(view)):
+        return _Said(wording.with_the(found.bare, rng), [], found.named)
     name = view.absent_name(groups=kind == "absent-group")
-    count = int(rng.integers(2, 5))
+    count, named = int(rng.integers(2, 5)), list[Thing]()
     if kind == "absent-noun":
-        return wording.with_article(name.singular, name, rng)
+        return _Said(wording.with_article(name.singular, name, rng), [])
     if kind in {"absent-all", "absent-group"}:
-        return wording.all_of(name, count, rng)
+        return _Said(wording.all_of(name, count, rng), [])
     if kind == "absent-and":
         others = (view.absent_name() for _ in range(_ABSENT_TRIES))
         other = next((each for each in others if not each.members & name.members), None)
         if other is None:  # of a small vocabulary nothing else is absent
-            return wording.with_article(name.singular, name, rng)
-        return wording.joined([_one_or_several(each, rng) for each in (name, other)], 0, rng)
+            return _Said(wording.with_article(name.singular, name, rng), [])
+        return _Said(wording.joined([_one_or_several(each, rng) for each in (name, other)], 0, rng), [])
     if kind == "absent-position":
         bare = wording.positioned(name, pick(wording.DIRECTIONS, rng), compare=True, place=True, rng=rng)
     elif kind == "absent-size":
         bare = wording.sized(name, pick(wording.EXTREMES, rng), count, rng)
     elif kind == "absent-ordinal":
+        while not name.countable:
+            name = view.absent_name()
         bare = wording.numbered(name, int(rng.integers(count)), pick(wording.SIDES, rng), rng)
     elif kind == "absent-relation":
         # Where all things are doubtful for each other's names, nothing is said but of what is not there.
-        there, _ = next(iter(view.candidates(1)), (view.absent_name(), []))
+        there, named = next(iter(view.candidates(1)), (view.absent_name(), named))
         subject, other = (there, name) if rng.random() < OTHER_ABSENT_SHARE else (name, there)
         other_phrase = wording.with_the(other.singular, rng)
         several = rng.random() < SEVERAL_SHARE
         said = subject.plural if several else subject.singular
-        bare = wording.related(said, pick(wording.RELATIONS, rng), other_phrase, rng, several=several)
+        marked = subject.is_plural(2 if several else 1)
+        bare = wording.related(said, pick(wording.RELATIONS, rng), other_phrase, rng, several=marked)
     else:
-        several = rng.random() < SEVERAL_SHARE
-        bare = wording.coloured(name.plural if several else name.singular, pick(COLOURS, rng), rng, several=several)
-    return wording.with_the(bare, rng)
+        count = 2 if rng.random() < SEVERAL_SHARE else 1
+        bare = wording.coloured(name.form(count), pick(COLOURS, rng), rng, several=name.is_plural(count))
+    return _Said(wording.with_the(bare, rng), [], named)
 
 
 def _one_or_several(name: Name, rng: np.random.Generator) -> str:
@@ -314,13 +362,13 @@ def _targets_of(things: Sequence[Thing]) -> Targets:
 
 def _draw_present(
     view: SceneView, meant: Collection[Targets], weights: Mapping[str, float]
-) -> tuple[str, str, list[Thing]] | None:
-    """A random kind, phrase and what it means; None where the scene offers nothing that is new."""
+) -> tuple[str, _Said] | None:
+    """A random kind and what it says; None where the scene offers nothing that is new."""
     for kind in _kinds_in_random_order(weights, view.rng):
         found = _present(kind, view)
         if found is not None:
-            fresh = _targets_of(found[1]) not in meant or view.rng.random() < SAME_TARGET_SHARE
-            return (kind, *found) if fresh else None
+            fresh = _targets_of(found.meant) not in meant or view.rng.random() < SAME_TARGET_SHARE
+            return (kind, found) if fresh else None
     return None
 
 
@@ -353,17 +401,22 @@ def expressions_for(
     while len(result) < count:
         tries = 0 if rng.random() < ABSENT_SHARE else _PRESENT_TRIES
         drawn = next(
-            (found for _ in range(tries) if (found := _draw_present(view, meant, present)) and found[1] not in result),
+            (
+                found
+                for _ in range(tries)
+                if (found := _draw_present(view, meant, present)) and found[1].phrase not in result
+            ),
             None,
         )
         if drawn is None:
             kind = _kinds_in_random_order(absent, rng)[0]
-            drawn = kind, _absent(kind, view), []
-        kind, phrase, targets = drawn
-        if phrase not in result:
-            meant.add(_targets_of(targets))
-            mask = np.zeros_like(scene_things[0].mask)
-            for thing in targets:
-                mask |= thing.mask
-            result[phrase] = Expression(wording.recapitalised(wording.framed(phrase, rng), rng), kind, mask)
+            drawn = kind, _absent(kind, view)
+        kind, said = drawn
+        if said.phrase not in result:
+            meant.add(_targets_of(said.meant))
+            nothing = np.zeros_like(scene_things[0].mask)
+            mask = np.logical_or.reduce([nothing, *(thing.mask for thing in said.meant)])
+            named = np.logical_or.reduce([nothing, *(thing.mask for thing in said.named)])
+            phrase = wording.recapitalised(wording.framed(said.phrase, rng), rng)
+            result[said.phrase] = Expression(phrase, kind, mask, named & ~mask)
     return tuple(result.values())

@@ -252,7 +252,8 @@ def with_article(bare: str, name: Name, rng: np.random.Generator) -> str:
     """Put "the", "a" or nothing before a noun alone, or "the only"."""
     draw = rng.random()
     if draw < 0.12 and name.countable:
-        return f"{'an' if bare[0] in 'aeio' or bare.startswith('umb') else 'a'} {bare}"
+        vowel = (bare[0] in "aeio" and not bare.startswith("ewe")) or bare.startswith("umb")
+        return f"{'an' if vowel else 'a'} {bare}"
     if draw < 0.16:
         return f"the only {bare}"
     if draw < 0.18 and name.countable:
@@ -260,16 +261,24 @@ def with_article(bare: str, name: Name, rng: np.random.Generator) -> str:
     return with_the(bare, rng)
 
 
+def _fitting(templates: Sequence[str], name: Name) -> list[str]:
+    """Return those that can be said of a name: "smallest of the food" cannot, nor "gloves that is smallest"."""
+    clumsy = {"{many}"} if not name.countable else set()
+    if name.is_plural(1):
+        clumsy |= {" that is ", " that looks "}
+    return [template for template in templates if not any(part in template for part in clumsy)]
+
+
 def positioned(name: Name, direction: str, *, compare: bool, place: bool, rng: np.random.Generator) -> str:
     """Word "left dog" (`compare`: there are others) or "dog on the left" (`place`: that is where it is)."""
     templates = _COMPARING[direction] * compare + _PLACING[direction] * place
-    return pick(templates, rng).format(name.singular, many=name.plural)
+    return pick(_fitting(templates, name), rng).format(name.singular, many=name.plural)
 
 
 def sized(name: Name, extreme: str, count: int, rng: np.random.Generator) -> str:
     """Word "biggest dog" of `count` dogs."""
     templates = _SIZING[extreme] + _SIZING_TWO[extreme] * (count == 2)
-    return pick(templates, rng).format(name.singular, many=name.plural)
+    return pick(_fitting(templates, name), rng).format(name.singular, many=name.plural)
 
 
 def numbered(name: Name, rank: int, side: str, rng: np.random.Generator) -> str:

@@ -148,7 +148,7 @@ class Sample:
     @property
     def expressions(self) -> list[Expression]:
         """The targets as the generator gave them."""
-        return [Expression(*each) for each in zip(self.phrases, self.kinds, self.masks, strict=True)]
+        return [Expression(*each) for each in zip(self.phrases, self.kinds, self.masks, self.beside, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 
 from ssp_sam.config import Preset
-from ssp_sam.data import Expression, GlyphSet, Scene, SceneGenerator
+from ssp_sam.data import GlyphSet, SceneGenerator
 from ssp_sam.data.standing import NOT_THERE, relations_of, traits_of
 from ssp_sam.data.wording import RELATIONS
-from ssp_sam.results import BoolMask
 from ssp_sam.training.batches import (
     Batch,
     Batches,
@@ -28,8 +27,6 @@ from ssp_sam.training.batches import (
 from ssp_sam.training.config import DataConfig
 from ssp_sam.training.naming import nouns_to_tell_apart, token_ids_of
 from ssp_sam.training.targets import things_shown
-
-RELATION_KINDS = ("relation", "absent-relation")
 
 
 def scene_generator(
@@ -63,7 +60,7 @@ def scene_sample(
         sample = Sample(scene.image, [scene.things[i].mask for i in chosen])
     else:
         masks, phrases, kinds = zip(*((e.mask, e.phrase, e.kind) for e in scene.expressions), strict=True)
-        sample = Sample(scene.image, masks, phrases, kinds, [_beside(scene, e) for e in scene.expressions])
+        sample = Sample(scene.image, masks, phrases, kinds, [e.beside for e in scene.expressions])
     if with_things:
         side_px = max(scene.image.shape[:2])
         traits, relations = traits_of(scene.things, side_px), relations_of(scene.things, side_px)
@@ -73,17 +70,6 @@ def scene_sample(
         ]
         sample = replace(sample, things=seen)
     return sample
-
-
-def _beside(scene: Scene, expression: Expression) -> BoolMask:
-    """Return what a phrase about a relation names beside its target, bool (H, W), or all if it has none."""
-    named = np.zeros_like(expression.mask)
-    if expression.kind in RELATION_KINDS:
-        for thing in scene.things:
-            # Some are called by another word, and are missed.
-            if thing.noun in expression.phrase:
-                named |= thing.mask
-    return named & ~expression.mask
 
 
 class SceneBatches(Batches):

@@ -235,6 +235,21 @@ def test_a_noun_alone_names_one_thing(scenes: list[Scene]) -> None:
                 assert sum(bool((thing.mask & expression.mask).any()) for thing in scene.things) == 1
 
 
+def test_a_relation_knows_what_it_names_beside_its_target(scenes: list[Scene]) -> None:
+    forms = {form: name for name in NAMES for form in (name.singular, name.plural)}
+    any_form = re.compile(rf"\b({'|'.join(sorted(map(re.escape, forms), key=len, reverse=True))})\b")
+    said = [(scene, e) for scene in scenes for e in scene.expressions]
+    for scene, expression in said:
+        if not expression.kind.endswith("relation"):
+            assert not expression.beside.any()
+            continue
+        words_of_phrase = any_form.findall(expression.phrase.lower())
+        called = [thing for thing in scene.things if any(thing.noun in forms[word].members for word in words_of_phrase)]
+        named = np.logical_or.reduce([expression.mask, *(thing.mask for thing in called)])
+        np.testing.assert_array_equal(expression.beside, named & ~expression.mask, expression.phrase)
+    assert sum(expression.beside.any() for _, expression in said) > 100
+
+
 def test_every_kind_occurs_and_about_the_stated_share_is_absent(scenes: list[Scene]) -> None:
     counts = Counter(expression.kind for scene in scenes for expression in scene.expressions)
     total = sum(counts.values())

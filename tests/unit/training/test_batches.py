@@ -2,7 +2,6 @@ import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,10 +9,9 @@ import torch
 from PIL import Image
 
 from ssp_sam.config import Preset, get_preset
-from ssp_sam.data import Expression, SceneGenerator, glyphs
+from ssp_sam.data import SceneGenerator, glyphs
 from ssp_sam.data.standing import NOT_THERE, TRAITS
 from ssp_sam.errors import InvalidArgumentError
-from ssp_sam.training import scenes
 from ssp_sam.training.batches import Batch, Batches, BatchForm, Sample, ShownThings, make_batch
 from ssp_sam.training.close_ups import CloseUpBatches
 from ssp_sam.training.config import DataConfig
@@ -103,25 +101,6 @@ def test_some_targets_of_a_batch_keep_all_that_is_theirs(nano: Preset) -> None:
     assert all(_equal(value, getattr(expected, name)) for name, value in vars(some).items() if name != "own_masks")
     assert all(map(np.array_equal, some.own_masks, expected.own_masks))
     assert len(some.own_masks) == len(expected.own_masks) == 3
-
-
-@pytest.mark.parametrize(
-    ("phrase", "kind", "target", "beside"),
-    [
-        ("the dog left of the cat", "relation", [0], [1, 2]),  # the other dog is named as well
-        ("the cat below the dog", "absent-relation", [], [0, 1, 2]),
-        ("the banana next to the cat", "relation", [3], [2]),
-        ("the dog and the cat", "and", [0, 2], []),
-    ],
-)
-def test_a_relation_knows_what_it_names_beside_its_target(
-    phrase: str, kind: str, target: list[int], beside: list[int]
-) -> None:
-    place = np.arange(16).reshape(4, 4) // 4  # a row for each thing
-    things = [SimpleNamespace(noun=noun, mask=place == row) for row, noun in enumerate(("dog", "dog", "cat", "banana"))]
-    expression = Expression(phrase, kind, np.isin(place, target))
-    found = scenes._beside(SimpleNamespace(things=things), expression)
-    np.testing.assert_array_equal(found, np.isin(place, beside))
 
 
 def test_things_have_no_phrases(nano: Preset) -> None:
