@@ -162,7 +162,8 @@ class SceneGenerator:
         It fills about the whole of the picture; now and then a part of something else lies behind it.
         """
         rng = np.random.default_rng([SPLITS.index(self.split), self._seed, _checked_word(index, "index"), side_px])
-        canvas = Canvas(random_background(side_px, side_px, rng))
+        background = random_background(side_px, side_px, rng)
+        canvas = Canvas(background)
         size = rng.uniform(0.6, 1.1)
         places = [(rng.uniform(0.35, 0.65, 2), size)]
         if rng.random() < 0.4:  # drawn first, so it is hidden where both are
@@ -173,7 +174,11 @@ class SceneGenerator:
             dye = str(rng.choice(list(DYES))) if rng.random() < 0.15 and not names_a_colour(noun) else None
             style = self.glyphs.styles[int(rng.integers(len(self.glyphs.styles)))]
             sprite = self._sprite(noun, style, share * side_px, dye, rng)
-            canvas.put(noun, sprite, (x * side_px, y * side_px), hidden_share_max=0.97)
+            centre_xy_px = (x * side_px, y * side_px)
+            if not canvas.put(noun, sprite, centre_xy_px, hidden_share_max=0.97):
+                # It would hide all of what is behind it, which then has to go.
+                canvas = Canvas(background)
+                canvas.put(noun, sprite, centre_xy_px)
         return canvas.image(), canvas.things()[-1]
 
     def _size(self, smallest: float, largest: float, rng: np.random.Generator) -> float:

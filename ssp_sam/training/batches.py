@@ -242,8 +242,7 @@ class Batches(Dataset[Any]):
 
     def __init__(self, images: int, share: tuple[int, int]) -> None:
         rank, ranks = share
-        if images % ranks:
-            raise ConfigError(f"{images} images a step cannot be shared among {ranks} processes")
+        check_share(images, ranks)
         self._images = images
         self._own = range(rank * images // ranks, (rank + 1) * images // ranks)
 
@@ -263,6 +262,12 @@ class Batches(Dataset[Any]):
             multiprocessing_context=_worker_context() if workers else None,
         )
         yield from batches
+
+
+def check_share(images: int, ranks: int) -> None:
+    """Raise ConfigError unless so many processes can share the images of a step evenly."""
+    if images % ranks:
+        raise ConfigError(f"{images} images a step cannot be shared among {ranks} processes")
 
 
 def random_place(sample: Sample, *seed: int) -> Sample:

@@ -103,7 +103,7 @@ class PhaseConfig:
             check_range(name, getattr(self, name), at_least=0)
         check_range("smallness", self.smallness, at_least=1)
         check_range("learned_per_image", self.learned_per_image, at_least=0, at_most=self.expressions_per_image)
-        check_range("adam_beta2", self.adam_beta2, above=0, at_most=1)
+        check_range("adam_beta2", self.adam_beta2, above=0, below=1)
         objective = OBJECTIVES[self.objective]
         if self.learned_per_image and not objective.chooses:
             raise ConfigError(f"objective {self.objective!r} learns all expressions; learned_per_image must be 0")

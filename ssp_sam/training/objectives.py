@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Losses = dict[str, Tensor]
 
-CONTRAST_TEMPERATURE = 0.07
+NAMING_TEMPERATURE = 0.07
 
 BESIDE_ATTENTION = 0.35
 """The spatial attention that a patch should have which shows what a phrase names beside its target.
@@ -190,9 +190,11 @@ def _prompt_losses(trainee: Trainee, batch: Batch, prompts: Prompts, weight: Ten
 
 def _grounding(trainee: Trainee, batch: Batch, phase: Weighing) -> Losses:
     of_images, phrases = _patches(trainee, batch), _phrases(trainee, batch.token_ids)
-    patches = of_images[batch.image_index]
-    found = _similarity_losses(trainee, batch, similarity_of(patches, phrases), _weight(batch, phase.absent_weight))
-    return {**found, **_patch_losses(trainee, batch, of_images), "contrast": _contrast(batch, patches, phrases)}
+    similarity = similarity_of(of_images[batch.image_index], phrases)
+    return {
+        **_similarity_losses(trainee, batch, similarity, _weight(batch, phase.absent_weight)),
+        **_patch_losses(trainee, batch, of_images),
+    }
 
 
 def named_patches(trainee: Trainee, batch: CloseUps) -> tuple[Tensor, Tensor]:
@@ -223,8 +225,8 @@ def _close_up(trainee: Trainee, batch: CloseUps, phase: Weighing) -> Losses:
     shows = batch.covered >= 0.5  # (B, n)
     nouns = batch.noun[:, None].expand(shows.shape)
     return {
-        "thing_noun": F.cross_entropy(of_things / CONTRAST_TEMPERATURE, batch.noun),
-        "patch_noun": F.cross_entropy(of_patches[shows] / CONTRAST_TEMPERATURE, nouns[shows]),
+        "thing_noun": F.cross_entropy(of_things / NAMING_TEMPERATURE, batch.noun),
+        "patch_noun": F.cross_entropy(of_patches[shows] / NAMING_TEMPERATURE, nouns[shows]),
     }
 
 
@@ -257,22 +259,6 @@ def _naming(trainee: Trainee, similarity: Tensor, shown: ShownThings) -> Tensor:
     truth = torch.where(of_things, shown.noun[of_patch.clamp(min=0)], similarity.shape[1])
     each = F.cross_entropy(logits, truth, reduction="none")
     return torch.stack([each[where].mean() for where in (of_things, of_nothing) if where.any()]).mean()
-
-
-def _contrast(batch: Batch, patches: Tensor, phrases: Tensor) -> Tensor:
-    """Tell what a phrase means from what those of other images mean, both ways, as CLIP's own training does."""
-    with torch.autocast(patches.device.type, enabled=False):
-        regions = F.normalize(torch.einsum("pn,pnc->pc", batch.truth_grid, patches), dim=-1)
-        logits = phrases @ regions.T / CONTRAST_TEMPERATURE  # (P, P), phrases by regions
-    # Phrases of one image may mean the same thing, and an absent one has no region.
-    same_image = batch.image_index[:, None] == batch.image_index
-    logits = logits.masked_fill(
-        same_image & ~torch.eye(len(logits), dtype=torch.bool, device=logits.device), -torch.inf
-    )
-    own = torch.arange(len(logits), device=logits.device)[~batch.absent]
-    to_region = logits.masked_fill(batch.absent, -torch.inf)[own]
-    to_phrase = logits.T[own]
-    return (F.cross_entropy(to_region, own) + F.cross_entropy(to_phrase, own)) / 2
 
 
 def _boxed(trainee: Trainee, batch: Batch, phase: Weighing) -> Losses:
@@ -313,6 +299,8 @@ def _masks(trainee: Trainee, batch: Batch, phase: Weighing) -> Losses:
     if phase.learned_per_image:
         batch = replace(batch, image_embedding=_embedding(trainee, batch))
         batch = batch.of_targets(_to_learn(trainee, batch, clip_tokens, phase.learned_per_image))
+        # What autocast has kept from a pass without gradients would take none in the next (PyTorch before 2.10).
+        torch.clear_autocast_cache()
     weight = _weight(batch, phase.absent_weight)
     prompts = prompts_of(trainee, batch, clip_tokens)
     logits, iou = prompted_masks(trainee, batch, prompts)
@@ -331,7 +319,7 @@ OBJECTIVES = {
     # CLIP's two towers alone say what a thing is.
     "close-ups": Objective(_close_up, ("thing_noun", "patch_noun"), targets="close-ups", uses_sam=False),
     # CLIP's two towers alone find the patches that a phrase means.
-    "grounding": Objective(_grounding, (*_SIMILARITY, "contrast", *PATCH_LOSSES), uses_sam=False),
+    "grounding": Objective(_grounding, (*_SIMILARITY, *PATCH_LOSSES), uses_sam=False),
     # SAM alone cuts out the thing in a given box.
     "boxed-masks": Objective(_boxed, _MASK, targets="things"),
     # The SSP encoder without SAM: boxes, and where it looks.

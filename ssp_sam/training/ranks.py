@@ -107,11 +107,6 @@ class Ranks:
         distributed.all_gather_object(values, value)
         return values  # type: ignore[return-value]
 
-    def wait(self) -> None:
-        """Wait until all processes are here."""
-        if self.count > 1:
-            distributed.barrier()
-
 
 def _is_table(gradient: Tensor) -> bool:
     return gradient.ndim == 2 and len(gradient) >= _TABLE_ROWS_MIN

@@ -75,6 +75,7 @@ def check_range(
     above: float | None = None,
     at_least: float | None = None,
     at_most: float | None = None,
+    below: float | None = None,
 ) -> None:
     """Raise ConfigError unless `value` is in the range."""
     if above is not None and not value > above:
@@ -83,3 +84,5 @@ def check_range(
         raise ConfigError(f"{what} is {value}; must be at least {at_least}")
     if at_most is not None and not value <= at_most:
         raise ConfigError(f"{what} is {value}; must be at most {at_most}")
+    if below is not None and not value < below:
+        raise ConfigError(f"{what} is {value}; must be below {below}")

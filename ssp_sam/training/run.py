@@ -14,6 +14,7 @@ import torch
 from ssp_sam.config import get_preset
 from ssp_sam.preprocess import UInt8Array
 from ssp_sam.runtime import cpu_gains_from, keep_freed_memory
+from ssp_sam.training.batches import check_share
 from ssp_sam.training.config import ConfigError, PhaseConfig, RunConfig, parse_config
 from ssp_sam.training.embeddings import EmbeddingFiles, encode_image
 from ssp_sam.training.files import load_state, save_state, save_weights
@@ -44,10 +45,13 @@ class Run:
 
     Raises:
         TrainingError: the folder holds the state of a run that began with another configuration.
+        ConfigError: the processes cannot share the images of a step, of whatever phase.
     """
 
     def __init__(self, config: RunConfig, folder: Path, ranks: Ranks, should_stop: Callable[[], bool]) -> None:
         self._config, self._folder, self._ranks, self._should_stop = config, folder, ranks, should_stop
+        for phase in config.phases:  # not only when it begins, hours later
+            check_share(phase.images_per_step, ranks.count)
         keep_freed_memory()
         torch.set_num_threads(config.threads)
         trainee = begin(config, get_preset(config.preset))
@@ -162,8 +166,10 @@ class Run:
     def _draw(self, phase: PhaseConfig, data: PhaseData) -> None:
         """Draw how the run goes, and where there are masks, what it answers to the first held-out phrases."""
         draw_curves(self._folder / LOG_FILE, self._folder / CURVES_FILE)
+        if phase.objective != "masks" or data.embeddings:  # no masks, or no pictures to draw them on
+            return
         batch = next(iter(data.held_out), None)
-        if phase.objective == "masks" and batch is not None and batch.sam_image is not None:
+        if batch is not None:
             device = self._ranks.device
             with autocast(self._config, device):
                 draw_examples(self.trainee, batch.to(device), self._folder / EXAMPLES_FILE)
@@ -172,6 +178,7 @@ class Run:
         """Write the state; between two phases there is no learner."""
         state = {
             "config": _fingerprint(self._config, self._phase_index + (learner is not None)),
+            "processes": self._ranks.count,
             "phase": self._phase_index,
             "step": self._step,
             "best_giou": self._best_giou,
@@ -187,6 +194,10 @@ class Run:
             raise TrainingError(
                 f"{self._folder} holds a run that began with another configuration; continue it with its own "
                 "(phases that have not begun may change), or give the new run another name"
+            )
+        if (before := state.get("processes", self._ranks.count)) != self._ranks.count:
+            self._progress.note(
+                f"begun with {before} processes, continued with {self._ranks.count}: other numbers than with as many"
             )
         self._phase_index, self._step, self._best_giou = state["phase"], state["step"], state["best_giou"]
         self.trainee.load_state_dict(state["trainee"])

@@ -11,10 +11,7 @@ from ssp_sam.config import Preset
 from ssp_sam.data.standing import TRAITS
 from ssp_sam.data.wording import RELATIONS
 from ssp_sam.modeling.ssp_sam import STAGES, SspSam
-from ssp_sam.training.word_table import tokens_of_scenes
-
-# Tokens that every phrase has: padding, the full stop, the start and the end.
-_IN_EVERY_PHRASE = (0, 269, 49406, 49407)
+from ssp_sam.training.word_table import IN_EVERY_PHRASE, tokens_of_scenes
 
 # What a phase can train.
 MODULES = (*STAGES, "similarity_head", "corner_prompts", "trait_head", "relation_head")
@@ -132,7 +129,7 @@ def _draw_words(table: Tensor) -> None:
     A word that training never shows says nothing, rather than something at random.
     """
     table.zero_()
-    ids = sorted(set(tokens_of_scenes()) - set(_IN_EVERY_PHRASE))
+    ids = sorted(set(tokens_of_scenes()) - set(IN_EVERY_PHRASE))
     table[ids] = torch.randn(len(ids), table.shape[1])
 
 

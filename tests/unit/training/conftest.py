@@ -52,7 +52,7 @@ _RUN = {
             "objective": "grounding",
             "steps": 3,
             "train": {"clip_image_encoder": 1.0, "text_encoder": 1.0, "similarity_head": 1.0},
-            "loss_weights": {"similarity_bce": 1.0, "contrast": 1.0},
+            "loss_weights": {"similarity_bce": 1.0, "similarity_dice": 1.0},
         },
         {
             **_COMMON,

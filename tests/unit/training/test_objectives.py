@@ -49,20 +49,6 @@ def test_corners_enclose_a_mask(nano: Preset) -> None:
     assert corners[2].tolist() == [[16, 16], [32, 32]]
 
 
-def test_contrast_is_low_when_phrases_fit_their_regions(nano: Preset) -> None:
-    batch = _batch(nano)
-    patches = torch.zeros(3, 16, 16)
-    patches[0, :, 0] = patches[1, :, 0] = 1  # the first image is all dog
-    patches[2, :, 1] = 1  # the second is all car
-    phrases = torch.eye(16)[[0, 2, 1]]
-    assert objectives._contrast(batch, patches, phrases).item() < 1e-4
-    swapped = objectives._contrast(batch, patches, phrases[[2, 1, 0]]).item()
-    assert swapped > 1 / objectives.CONTRAST_TEMPERATURE
-    # Where all look alike it is chance: two regions for a phrase, and two or three phrases for a region.
-    alike = objectives._contrast(batch, torch.ones(3, 16, 16), torch.ones(3, 16) / 4).item()
-    assert alike == pytest.approx((math.log(2) + (math.log(2) + math.log(3)) / 2) / 2, rel=1e-4)
-
-
 def test_absent_phrases_count_more_in_cross_entropies_and_have_no_box(nano: Preset) -> None:
     torch.manual_seed(0)
     trainee, batch = Trainee(nano), _batch(nano)

@@ -15,12 +15,12 @@ from ssp_sam.evaluation.thumbnails import LONGEST_PX
 from ssp_sam.training.__main__ import main
 from ssp_sam.training.batches import Batches, BatchForm
 from ssp_sam.training.close_ups import CloseUpBatches
-from ssp_sam.training.config import parse_config
+from ssp_sam.training.config import ConfigError, parse_config
 from ssp_sam.training.files import load_weights
 from ssp_sam.training.learner import Learner, TrainingError
 from ssp_sam.training.objectives import OBJECTIVES
 from ssp_sam.training.ranks import Ranks
-from ssp_sam.training.run import BEST_FILE, CURVES_FILE, EXAMPLES_FILE, LAST_FILE, Run
+from ssp_sam.training.run import BEST_FILE, CURVES_FILE, EXAMPLES_FILE, LAST_FILE, STATE_FILE, Run
 from ssp_sam.training.scenes import SceneBatches
 from ssp_sam.training.trainee import MODULES, Trainee, draw_weights
 
@@ -106,6 +106,23 @@ def test_another_configuration_does_not_continue(run_table: dict[str, Any], tmp_
     run_table["phases"][0]["learning_rate"] = 1e-5
     with pytest.raises(TrainingError, match="began with another configuration"):
         _run(run_table, tmp_path)
+
+
+def test_a_later_phase_that_cannot_be_shared_is_told_at_once(run_table: dict[str, Any], tmp_path: Path) -> None:
+    run_table["phases"][0]["images_per_step"] = 6
+    run_table["phases"][1]["images_per_step"] = 4
+    with pytest.raises(ConfigError, match="4 images a step cannot be shared among 3 processes"):
+        Run(parse_config(run_table, "here"), tmp_path, Ranks(0, 3), lambda: False)
+
+
+def test_another_number_of_processes_is_told(
+    run_table: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _run(run_table, tmp_path, _after(2, lambda: True))
+    state = torch.load(tmp_path / STATE_FILE, weights_only=False)
+    torch.save({**state, "processes": 2}, tmp_path / STATE_FILE)
+    _run(run_table, tmp_path)
+    assert "begun with 2 processes, continued with 1" in capsys.readouterr().out
 
 
 def test_a_run_leaves_weights_that_load(run_table: dict[str, Any], tmp_path: Path, nano: Preset) -> None:

@@ -78,7 +78,7 @@ def test_mistakes_in_a_run_are_named(run_table: dict[str, Any], changes: dict[st
         ({"train": {"sam": 1.0}}, r"a name in train 'sam' is unknown; allowed are sam_image_encoder"),
         ({"train": {}}, r"train is empty"),
         ({"loss_weights": {"box_l1": 1.0}}, r"a name in loss_weights 'box_l1' is unknown; allowed are similarity_bce"),
-        ({"loss_weights": {"contrast": "much"}}, r"loss_weights.contrast must be a number; got 'much'"),
+        ({"loss_weights": {"similarity_dice": "much"}}, r"loss_weights.similarity_dice must be a number; got 'much'"),
         ({"name": "mask"}, r"the names of phases must differ; got mask, mask"),
     ],
 )

@@ -6,7 +6,8 @@ from ssp_sam.config import Preset
 from ssp_sam.data import SceneGenerator
 from ssp_sam.modeling.ssp_sam import SspSam
 from ssp_sam.tokenizer import tokenize
-from ssp_sam.training.word_table import WordsInUse, tokens_of_scenes, train_only_words_of_scenes
+from ssp_sam.training.trainee import Trainee, draw_weights
+from ssp_sam.training.word_table import IN_EVERY_PHRASE, WordsInUse, tokens_of_scenes, train_only_words_of_scenes
 
 
 @pytest.fixture
@@ -54,6 +55,16 @@ def test_words_that_no_run_has_read_are_drawn_and_others_stay(nano: Preset) -> N
     assert after[[first, second]].all(dim=1).all()
     after[[first, second]] = 0
     assert torch.equal(after, before)
+
+
+def test_what_is_in_every_phrase_tells_nothing_at_first(nano: Preset) -> None:
+    trainee = Trainee(nano)
+    draw_weights(trainee)
+    train_only_words_of_scenes(trainee.model)
+    table = trainee.model.text_encoder.tower.embeddings.token_embedding.state_dict()["weight"]
+    assert not table[list(IN_EVERY_PHRASE)].any()
+    others = sorted(set(tokens_of_scenes()) - set(IN_EVERY_PHRASE))
+    assert table[others].any(dim=1).all()
 
 
 def test_the_rows_are_those_of_the_phrases_about_scenes(nano: Preset) -> None:
