@@ -6,6 +6,7 @@ A phrase is made only where people would agree on its meaning.
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -87,8 +88,8 @@ Targets = frozenset[int]
 class _Found(NamedTuple):
     """What a kind finds to say.
 
-    bare: a phrase without article, said of `name`. meant: the things it refers to; named: others that it tells of, or
-    the same.
+    bare: a phrase without article, said of `name`. meant: the things it refers to. named: of a relation, all things
+    that it tells of, those meant among them.
     """
 
     bare: str
@@ -98,7 +99,7 @@ class _Found(NamedTuple):
 
 
 class _Said(NamedTuple):
-    """A whole phrase, what it refers to, and what it names beside."""
+    """A whole phrase, and `meant` and `named` as `_Found` has them."""
 
     phrase: str
     meant: Sequence[Thing]
@@ -328,8 +329,8 @@ def _absent(kind: str, view: SceneView) -> _Said:
     elif kind == "absent-size":
         bare = wording.sized(name, pick(wording.EXTREMES, rng), count, rng)
     elif kind == "absent-ordinal":
-        while not name.countable:
-            name = view.absent_name()
+        others = (view.absent_name() for _ in range(_ABSENT_TRIES))
+        name = next((each for each in chain([name], others) if each.countable), name)
         bare = wording.numbered(name, int(rng.integers(count)), pick(wording.SIDES, rng), rng)
     elif kind == "absent-relation":
         # Where all things are doubtful for each other's names, nothing is said but of what is not there.

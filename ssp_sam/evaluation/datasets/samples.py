@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
 from ssp_sam.preprocess import read_image
 from ssp_sam.results import BoolMask
@@ -53,7 +53,7 @@ class ImageSamples:
             try:
                 with Image.open(self.image) as file:
                     orientation = file.getexif().get(ExifTags.Base.Orientation, 1)
-            except (OSError, UnidentifiedImageError, ValueError, SyntaxError, TypeError):
+            except (OSError, ValueError, SyntaxError, TypeError):
                 return self.image  # whoever reads it says what is wrong
             if orientation != 1:
                 return np.asarray(read_image(self.image, upright=False))

@@ -351,6 +351,7 @@ def test_what_does_not_hold_of_a_thing_that_is_there_is_absent() -> None:
     [
         ("panda koala shark whale dolphin", "bear fish dog"),  # "bear" and "fish" are doubtful: only a dog is absent
         ("panda dolphin taxi motorcycle", "bear fish automobile bicycle"),  # all others are doubtful
+        ("panda koala shark whale dolphin", "scissors"),  # what is absent can hardly be counted
     ],
 )
 def test_of_a_small_vocabulary_little_or_nothing_may_be_absent(there: str, more: str) -> None:

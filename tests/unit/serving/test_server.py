@@ -42,14 +42,14 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 CONTAINER = Installation(Path("/opt/t/bin/tritonserver"), Path("/opt/t/backends"), Path("/opt/t/caches"))
 
 
-def test_a_watch_that_a_stop_overtakes_ends_without_an_error(tmp_path: Path) -> None:
+def test_a_watch_that_a_stop_overtakes_ends_without_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Stopped(TritonServer):
         def check(self) -> None:
             self._process = None  # another thread stops it here
             super().check()
 
     server = Stopped(ServerSettings(tmp_path))
-    server._process = SimpleNamespace()  # type: ignore[assignment]
+    monkeypatch.setattr(server, "_process", SimpleNamespace())
     server.wait(timeout_s=10)
     with pytest.raises(ServerError, match="not running"):
         server.wait()
