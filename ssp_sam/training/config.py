@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ class PhaseConfig:
     images_per_step: of all processes together.
     learned_per_image: how many of the expressions of an image, in the mean, a step learns, half of them those that are
         answered worst; 0 is all. Only "masks" chooses.
-    train: module -> its share of the learning rate; modules that are not named are frozen.
+    train: module, or a part of one such as "clip_image_encoder.blocks.15" -> its share of the learning rate; what is
+        not named is frozen.
     loss_weights: loss of the objective -> weight; losses that are not named are not counted.
     steps, epochs: one of the two. Steps warm up linearly over `warmup_steps`, then follow half a cosine down to
         `final_learning_rate_share`. Epochs keep one rate each: from `lowest_learning_rate` up over `warmup_epochs`,
@@ -115,8 +117,9 @@ class PhaseConfig:
             if not table and name != "emphasis":
                 raise ConfigError(f"{name} is empty; allowed are {', '.join(allowed)}")
             for key, value in table.items():
-                check_one_of(f"a name in {name}", key, allowed)
+                check_one_of(f"a name in {name}", key.partition(".")[0] if name == "train" else key, allowed)
                 check_range(f"{name}.{key}", value, above=0)
+        self._check_parts()
         self._check_length()
         if self.sets and objective.targets != "phrases":
             raise ConfigError(f"objective {self.objective!r} needs {objective.targets}, which only scenes have")
@@ -125,6 +128,11 @@ class PhaseConfig:
                 raise ConfigError(f"the loss {name!r} needs to know what patches show, which only scenes tell")
         if self.sets and (self.emphasis or self.smallness != 1):
             raise ConfigError("emphasis and smallness go with scenes; data sets are as they are")
+
+    def _check_parts(self) -> None:
+        for part, whole in permutations(self.train, 2):
+            if part.startswith(f"{whole}."):
+                raise ConfigError(f"train names {part} twice, as itself and as part of {whole}; one of them has to go")
 
     def _check_length(self) -> None:
         if (self.steps > 0) == (self.epochs > 0):
@@ -253,7 +261,11 @@ class RunConfig:
         for phase in self.phases:
             for name in phase.sets:
                 check_one_of(f"phase {phase.name}: a name in sets", name, self.sets)
-            if phase.sets and self.data.embeddings and "sam_image_encoder" in phase.train:
+            if (
+                phase.sets
+                and self.data.embeddings
+                and any(name.startswith("sam_image_encoder") for name in phase.train)
+            ):
                 raise ConfigError(
                     f"phase {phase.name} trains sam_image_encoder, so what it makes of an image cannot be kept: "
                     "data.embeddings must be empty"

@@ -1,4 +1,4 @@
-"""Give a checkpoint the blocks that its preset has had since, and CLIP positions that can be read.
+"""Give a checkpoint the blocks that its preset has had since, positions that CLIP can read, and heads that use them.
 
 `python -m ssp_sam.training.grow --checkpoint runs/tiny/best.safetensors --position-waves --out runs/grown.safetensors`
 
@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ssp_sam.checkpoint import StateDict, load_safetensors, split_trained
 from ssp_sam.config import Preset, get_preset
@@ -30,9 +31,10 @@ from ssp_sam.training.config import ConfigError, DataConfig, load_config
 from ssp_sam.training.files import save_weights
 from ssp_sam.training.positions import add_waves, carry_waves
 from ssp_sam.training.scenes import SceneBatches
+from ssp_sam.training.sides import look_to_sides
 
-# Scenes whose patches tell what positions have to stand out from.
-SCENES = 64
+# Scenes whose patches tell what positions have to stand out from, and which show what things are called.
+SCENES = 192
 
 
 class _Tower(NamedTuple):
@@ -99,8 +101,17 @@ def _read(path: Path) -> StateDict:
 
 
 def _scenes(preset: Preset, data: DataConfig) -> Batch:
-    form = BatchForm(preset, sam_images=False)
+    form = BatchForm(preset, sam_images=False, things=True)
     return SceneBatches(form, data, split="train", targets="phrases", images=SCENES, expressions=1)[0]
+
+
+@torch.no_grad()
+def _look_to_sides(model: SspSam, scenes: Batch) -> None:
+    shown = scenes.shown
+    assert shown is not None
+    nouns, _ = model.text_encoder(shown.noun_token_ids)
+    names = F.normalize(nouns, dim=-1)[shown.noun]
+    look_to_sides(model.clip_image_encoder, scenes.clip_image, scenes.geometry, shown.of_patch, names)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -111,6 +122,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, help="TOML of the training, for its nouns and drawing styles")
     parser.add_argument("--position-waves", action="store_true", help="add waves to CLIP's positional embeddings")
     parser.add_argument("--position-carriers", action="store_true", help="let CLIP's blocks carry them on")
+    parser.add_argument("--sides", action="store_true", help="let the heads of CLIP's new blocks look to sides")
     parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
     arguments = parser.parse_args(argv)
     try:
@@ -122,10 +134,12 @@ def main(argv: list[str] | None = None) -> int:
             for asked, change in ((arguments.position_waves, add_waves), (arguments.position_carriers, carry_waves))
             if asked
         ]
-        if changes:
+        if changes or arguments.sides:
             scenes = _scenes(preset, load_config(arguments.config).data if arguments.config else DataConfig())
         for change in changes:
             change(model.clip_image_encoder, scenes.clip_image, scenes.geometry)
+        if arguments.sides:
+            _look_to_sides(model, scenes)
         save_weights(arguments.out, model)
     except (SegmentationError, DataError, ConfigError, OSError) as error:
         print(error, file=sys.stderr)

@@ -43,6 +43,17 @@ def focal(logits: Tensor, truth: Tensor, alpha: float = 0.25, gamma: float = 2.0
     return (balance * missed**gamma * each).mean()
 
 
+def presence(logits: Tensor, absent: Tensor) -> Tensor:
+    """Return the binary cross entropy of what the patch that is most like a phrase says of whether it means anything.
+
+    That patch is all that the threshold of similarity sees. Phrases with and without a target count the same, however
+    many they are. logits: (P, N); absent: bool (P,).
+    """
+    peak = logits.float().amax(dim=1)
+    each = F.binary_cross_entropy_with_logits(peak, (~absent).float(), reduction="none")
+    return torch.stack([each[part].mean() for part in (absent, ~absent) if part.any()]).mean()
+
+
 def traits(logits: Tensor, truth: Tensor, thing: Tensor) -> Tensor:
     """Return the mean binary cross entropy of what patches of things say of them; a thing's patches count as one.
 

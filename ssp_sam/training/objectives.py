@@ -147,6 +147,7 @@ def _similarity_losses(trainee: Trainee, batch: Batch, similarity: Tensor, weigh
     return {
         "similarity_bce": losses.cross_entropy(logits, batch.truth_grid, weight),
         "similarity_dice": losses.dice(logits.sigmoid(), batch.truth_grid),
+        "presence": losses.presence(logits, batch.absent),
     }
 
 
@@ -311,7 +312,7 @@ def _masks(trainee: Trainee, batch: Batch, phase: Weighing) -> Losses:
     }
 
 
-_SIMILARITY = ("similarity_bce", "similarity_dice")
+_SIMILARITY = ("similarity_bce", "similarity_dice", "presence")
 _MASK = ("mask_bce", "mask_dice", "mask_focal", "iou_mse")
 _PROMPT = ("box_l1", "box_giou", "attention_bce", "attention_dice", *_SIMILARITY)
 

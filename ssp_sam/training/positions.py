@@ -63,7 +63,7 @@ def carry_waves(encoder: ClipImageEncoder, images: Tensor, geometry: Tensor) -> 
     for block in encoder.blocks[: encoder.config.layers - encoder.config.surgery_layers]:
         assert isinstance(block, ClipBlock)
         seen, hidden, answer = _within(encoder, block, images, geometry)
-        read, offset = _ridge(seen, truth)
+        read, offset = ridge(seen, truth)
         write = CARRIED_SHARE * answer.std() * _least_used(answer, truth.shape[1])  # (width, W)
         first, last = block.mlp[0], block.mlp[2]
         assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
@@ -97,7 +97,7 @@ def _within(
     return kept["seen"], kept["hidden"], kept["answer"]
 
 
-def _ridge(inputs: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+def ridge(inputs: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     """Return the weights (C, W) and offsets (W,) with which inputs (M, C) tell truth (M, W) best."""
     centre = inputs.mean(dim=0)
     centred = inputs - centre

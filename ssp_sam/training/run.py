@@ -46,6 +46,7 @@ class Run:
     Raises:
         TrainingError: the folder holds the state of a run that began with another configuration.
         ConfigError: the processes cannot share the images of a step, of whatever phase.
+        InvalidArgumentError: a phase trains what the preset does not have.
     """
 
     def __init__(self, config: RunConfig, folder: Path, ranks: Ranks, should_stop: Callable[[], bool]) -> None:
@@ -55,6 +56,9 @@ class Run:
         keep_freed_memory()
         torch.set_num_threads(config.threads)
         trainee = begin(config, get_preset(config.preset))
+        for phase in config.phases:
+            for name in phase.train:
+                trainee.part(name)
         if not any(phase.sets for phase in config.phases):
             train_only_words_of_scenes(trainee.model)
         self.trainee = trainee.to(ranks.device)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ssp_sam.config import Preset
 from ssp_sam.data.standing import TRAITS
 from ssp_sam.data.wording import RELATIONS
+from ssp_sam.errors import InvalidArgumentError
 from ssp_sam.modeling.ssp_sam import STAGES, SspSam
 from ssp_sam.training.word_table import IN_EVERY_PHRASE, tokens_of_scenes
 
@@ -93,8 +94,15 @@ class Trainee(nn.Module):
         self.relation_head = RelationHead(preset)
 
     def part(self, name: str) -> nn.Module:
-        """Return the module that a configuration calls `name`, one of `MODULES`."""
-        return self.model.get_submodule(name) if name in STAGES else self.get_submodule(name)
+        """Return what a configuration calls `name`: one of `MODULES` or, after a dot, a part of it.
+
+        Raises `InvalidArgumentError` if there is no such part.
+        """
+        root = self.model if name.partition(".")[0] in STAGES else self
+        try:
+            return root.get_submodule(name)
+        except AttributeError as error:
+            raise InvalidArgumentError(f"preset {self.preset.name!r} has no {name} to train: {error}") from error
 
     def train_only(self, names: Iterable[str]) -> None:
         """Freeze every parameter but those of these modules."""

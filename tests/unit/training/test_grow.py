@@ -83,6 +83,7 @@ def test_the_command_writes_a_checkpoint(
     for option, changed in (
         ("--position-waves", "positional_embedding"),
         ("--position-carriers", "blocks.2.mlp.2.bias"),
+        ("--sides", "blocks.2.attn.qkv.weight"),
     ):
         assert main([*command, option]) == 0
         encoder = load_weights(grown, deep).clip_image_encoder.state_dict()

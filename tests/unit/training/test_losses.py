@@ -77,6 +77,15 @@ def test_mask_iou() -> None:
     assert losses.mask_iou(predicted, truth).tolist() == pytest.approx([1 / 3, 0.0])
 
 
+def test_presence_asks_the_patch_that_is_most_like_a_phrase() -> None:
+    logits = torch.tensor([[-3.0, 2.0], [0.5, -1.0], [-4.0, -2.0], [1.0, 0.0]])
+    absent = torch.tensor([False, True, True, True])
+    nothing = -sum(math.log(1 - _sigmoid(peak)) for peak in (0.5, -2.0, 1.0)) / 3
+    expected = (nothing - math.log(_sigmoid(2.0))) / 2
+    assert losses.presence(logits, absent).item() == pytest.approx(expected, rel=1e-5)
+    assert losses.presence(logits[1:], absent[1:]).item() == pytest.approx(nothing, rel=1e-5), "no phrase has a target"
+
+
 def test_relations_weigh_what_holds_what_does_not_and_what_cannot_the_same() -> None:
     # Two things, one relation, three nouns; the first thing has two patches, the third thing none.
     truth = torch.tensor([[[YES, NO, NOT_THERE]], [[UNSAID, YES, NOT_THERE]], [[YES] * 3]], dtype=torch.int8)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ssp_sam import runtime
 from ssp_sam.config import Preset
+from ssp_sam.errors import InvalidArgumentError
 from ssp_sam.evaluation.thumbnails import LONGEST_PX
 from ssp_sam.training.__main__ import main
 from ssp_sam.training.batches import Batches, BatchForm
@@ -115,6 +116,12 @@ def test_a_later_phase_that_cannot_be_shared_is_told_at_once(run_table: dict[str
         Run(parse_config(run_table, "here"), tmp_path, Ranks(0, 3), lambda: False)
 
 
+def test_a_later_phase_that_trains_what_is_not_there_is_told_at_once(run_table: dict[str, Any], tmp_path: Path) -> None:
+    run_table["phases"][1]["train"] = {"mask_decoder": 1.0, "clip_image_encoder.blocks.9": 1.0}
+    with pytest.raises(InvalidArgumentError, match=r"preset 'nano' has no clip_image_encoder\.blocks\.9 to train"):
+        Run(parse_config(run_table, "here"), tmp_path, Ranks(), lambda: False)
+
+
 def test_another_number_of_processes_is_told(
     run_table: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,6 +163,19 @@ def test_frozen_modules_stay(run_table: dict[str, Any], tmp_path: Path) -> None:
     _, run = _run(run_table, tmp_path)
     changed = {name.split(".")[1] for name, value in _weights(run).items() if not torch.equal(value, before[name])}
     assert changed == {"ssp_prompt_generator", "mask_decoder"}
+
+
+def test_a_part_of_a_module_is_trained_alone(run_table: dict[str, Any], tmp_path: Path) -> None:
+    del run_table["phases"][1]
+    run_table["phases"][0]["train"] = {"clip_image_encoder.blocks.1": 1.0}
+    config = parse_config(run_table, "here")
+    before = {
+        name: value.clone()
+        for name, value in Run(config, tmp_path, Ranks(), lambda: False).trainee.state_dict().items()
+    }
+    _, run = _run(run_table, tmp_path)
+    changed = {name.split(".", 1)[1] for name, value in _weights(run).items() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith("clip_image_encoder.blocks.1.") for name in changed)
 
 
 @pytest.mark.parametrize("objective", list(OBJECTIVES))

@@ -76,6 +76,10 @@ def test_mistakes_in_a_run_are_named(run_table: dict[str, Any], changes: dict[st
         ({"sets": "refcoco"}, r"phases\[0\]: sets must be a list"),
         ({"learning_rate": 0.0}, r"learning_rate is 0.0; must be above 0"),
         ({"train": {"sam": 1.0}}, r"a name in train 'sam' is unknown; allowed are sam_image_encoder"),
+        (
+            {"train": {"clip_image_encoder": 1.0, "clip_image_encoder.blocks.1": 0.5}},
+            r"train names clip_image_encoder\.blocks\.1 twice, as itself and as part of clip_image_encoder",
+        ),
         ({"train": {}}, r"train is empty"),
         ({"loss_weights": {"box_l1": 1.0}}, r"a name in loss_weights 'box_l1' is unknown; allowed are similarity_bce"),
         ({"loss_weights": {"similarity_dice": "much"}}, r"loss_weights.similarity_dice must be a number; got 'much'"),
