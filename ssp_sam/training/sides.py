@@ -74,7 +74,7 @@ class _Rows(NamedTuple):
 
 def _rows_of(block: ClipBlock, head: int) -> tuple[_Rows, _Rows, _Rows]:
     layer = block.attn.qkv
-    weight, bias = (part.unflatten(0, (3, block.attn.heads, -1))[:, head] for part in (layer.weight, layer.bias))
+    weight, bias = (part.view(3, block.attn.heads, -1, *part.shape[1:])[:, head] for part in (layer.weight, layer.bias))
     query, key, value = (_Rows(weight[which], bias[which]) for which in range(3))
     return query, key, value
 
@@ -114,9 +114,10 @@ def _further(count: int, places: int = 64) -> Tensor:
     """
     place = (torch.arange(places) + 0.5) / places
     distance = ((place[None] - place[:, None]) / FAR).clamp(-1, 1)
-    of_axis = waves(places, count).unflatten(0, (places, places))[:, 0, :count]
+    of_axis = waves(places, count)[::places, :count]
     known = torch.linalg.pinv(torch.cat([torch.ones(places, 1), of_axis], dim=1))
-    return known @ distance @ known.T
+    product: Tensor = known @ distance @ known.T
+    return product
 
 
 def _answer(value: _Rows, seen: Tensor, called: Tensor) -> None:
