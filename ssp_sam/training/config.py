@@ -17,7 +17,7 @@ from ssp_sam.modeling.ssp_sam import STAGES
 from ssp_sam.training.objectives import OBJECTIVES, PATCH_LOSSES
 from ssp_sam.training.reading import ConfigError, build, check_one_of, check_range
 from ssp_sam.training.targets import CELLS, MASK_GRIDS
-from ssp_sam.training.trainee import MODULES
+from ssp_sam.training.trainee import MODULES, module_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -117,7 +117,7 @@ class PhaseConfig:
             if not table and name != "emphasis":
                 raise ConfigError(f"{name} is empty; allowed are {', '.join(allowed)}")
             for key, value in table.items():
-                check_one_of(f"a name in {name}", key.partition(".")[0] if name == "train" else key, allowed)
+                check_one_of(f"a name in {name}", module_of(key) if name == "train" else key, allowed)
                 check_range(f"{name}.{key}", value, above=0)
         self._check_parts()
         self._check_length()
@@ -261,11 +261,7 @@ class RunConfig:
         for phase in self.phases:
             for name in phase.sets:
                 check_one_of(f"phase {phase.name}: a name in sets", name, self.sets)
-            if (
-                phase.sets
-                and self.data.embeddings
-                and any(name.startswith("sam_image_encoder") for name in phase.train)
-            ):
+            if phase.sets and self.data.embeddings and "sam_image_encoder" in map(module_of, phase.train):
                 raise ConfigError(
                     f"phase {phase.name} trains sam_image_encoder, so what it makes of an image cannot be kept: "
                     "data.embeddings must be empty"

@@ -129,15 +129,12 @@ def main(argv: list[str] | None = None) -> int:
         preset = get_preset(arguments.preset)
         torch.manual_seed(0)
         model = grow(_read(arguments.checkpoint), preset, arguments.checkpoint)
-        changes = [
-            change
-            for asked, change in ((arguments.position_waves, add_waves), (arguments.position_carriers, carry_waves))
-            if asked
-        ]
-        if changes or arguments.sides:
+        if arguments.position_waves or arguments.position_carriers or arguments.sides:
             scenes = _scenes(preset, load_config(arguments.config).data if arguments.config else DataConfig())
-        for change in changes:
-            change(model.clip_image_encoder, scenes.clip_image, scenes.geometry)
+        if arguments.position_waves:
+            add_waves(model.clip_image_encoder, scenes.clip_image, scenes.geometry)
+        if arguments.position_carriers:
+            carry_waves(model.clip_image_encoder, scenes.clip_image, scenes.geometry)
         if arguments.sides:
             _look_to_sides(model, scenes)
         save_weights(arguments.out, model)

@@ -58,7 +58,7 @@ class Run:
         trainee = begin(config, get_preset(config.preset))
         for phase in config.phases:
             for name in phase.train:
-                trainee.part(name)
+                trainee.part(name)  # there is such a part
         if not any(phase.sets for phase in config.phases):
             train_only_words_of_scenes(trainee.model)
         self.trainee = trainee.to(ranks.device)

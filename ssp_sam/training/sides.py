@@ -9,6 +9,7 @@ answers as before until it learns to use them.
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import NamedTuple
 
 import torch
@@ -20,8 +21,8 @@ from ssp_sam.modeling.clip_image import ClipBlock, ClipImageEncoder
 from ssp_sam.training.positions import CARRIED_WAVES, ridge, waves
 from ssp_sam.training.targets import NOTHING
 
-# What a head's logits rise by from far on the wrong side to far on the right one (half of it), and from no thing to a
-# thing.
+# What a head's logits rise by from a patch itself to one far on the head's side (and fall by to one far on the other),
+# and from a patch that shows nothing to one that shows a thing.
 SIDE_LOGITS, THING_LOGITS = 6.0, 6.0
 
 # Patches this share of the image's side apart are as far apart as it matters.
@@ -52,17 +53,18 @@ def look_to_sides(encoder: ClipImageEncoder, images: Tensor, geometry: Tensor, t
     of_token = F.pad(things, (1, 0), value=NOTHING).flatten()
     shown = of_token >= 0
     places = F.pad(waves(encoder.config.grid, CARRIED_WAVES), (0, 0, 1, 0))  # the class token is nowhere
-    number = 0
+    sides = cycle(SIDES)
     for block in new:
         seen = _seen_by(encoder, block, images, geometry)
-        place, offset = ridge(seen, places.repeat(len(images), 1))
-        thing, thing_offset = ridge(seen, shown.float()[:, None])
-        called, _ = ridge(seen[shown], names[of_token[shown]])
+        place = ridge(seen, places.repeat(len(images), 1))
+        thing = ridge(seen, shown.float()[:, None])
+        width = block.attn.qkv.in_features // block.attn.heads
+        called, called_offset = _names_in(seen[shown], names[of_token[shown]], width)
         for head in range(block.attn.heads):
             query, key, value = _rows_of(block, head)
-            _look(query, key, SIDES[number % len(SIDES)], (place, offset), (thing, thing_offset))
-            _answer(value, seen[shown], called)
-            number += 1
+            _look(query, key, next(sides), place, thing)
+            told = called.shape[1]
+            value.weight[:told], value.bias[:told] = called.T, called_offset
 
 
 class _Rows(NamedTuple):
@@ -120,14 +122,18 @@ def _further(count: int, places: int = 64) -> Tensor:
     return product
 
 
-def _answer(value: _Rows, seen: Tensor, called: Tensor) -> None:
-    """Write values of a head that tell what things (M, C) are called; called: (C, D), which reads their names."""
-    names = seen @ called
-    directions = torch.linalg.svd(names - names.mean(dim=0), full_matrices=False).Vh[: len(value.weight)]
-    read = called @ directions.T
-    answers = seen @ read
-    value.weight[: len(directions)] = (read / answers.std()).T
-    value.bias[: len(directions)] = -answers.mean(dim=0) / answers.std()
+def _names_in(seen: Tensor, names: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return weights (C, K) and offsets (K,) that read from things (M, C) what differs most of names (M, D).
+
+    K: `count`, or D if that is less.
+    """
+    called, _ = ridge(seen, names)
+    read = seen @ called
+    directions = torch.linalg.svd(read - read.mean(dim=0), full_matrices=False).Vh[:count]
+    weights = called @ directions.T
+    answers = seen @ weights
+    scale = answers.std()
+    return weights / scale, -answers.mean(dim=0) / scale
 
 
 def _seen_by(encoder: ClipImageEncoder, block: ClipBlock, images: Tensor, geometry: Tensor) -> Tensor:

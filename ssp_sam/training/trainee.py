@@ -18,6 +18,11 @@ from ssp_sam.training.word_table import IN_EVERY_PHRASE, tokens_of_scenes
 MODULES = (*STAGES, "similarity_head", "corner_prompts", "trait_head", "relation_head")
 
 
+def module_of(name: str) -> str:
+    """Return the module of a name that a phase can train: a module's own, or after a dot that of a part of it."""
+    return name.partition(".")[0]
+
+
 class SimilarityHead(nn.Module):
     """Turns similarities of patches and phrase into logits of "this patch belongs to it"."""
 
@@ -98,7 +103,7 @@ class Trainee(nn.Module):
 
         Raises `InvalidArgumentError` if there is no such part.
         """
-        root = self.model if name.partition(".")[0] in STAGES else self
+        root = self.model if module_of(name) in STAGES else self
         try:
             return root.get_submodule(name)
         except AttributeError as error:
