@@ -175,8 +175,8 @@ def _encode(predictor: Predictor, files: Sequence[bytes]) -> None:
 def _cpu_of_a_request(server: TritonServer, picture: Image.Image, load: Load) -> Iterator[Figure]:
     """Processor time of each process for a request whose image is known."""
     traffic.run(Triton(server.grpc_url), picture, load, seed=99)  # all its images are kept from now on
-    before = services.cpu_s()
-    traffic.run(Triton(server.grpc_url), picture, load, seed=99)
+    before: dict[str, float] = {}
+    traffic.run(Triton(server.grpc_url), picture, load, seed=99, on_start=lambda: before.update(services.cpu_s()))
     spent_ms = {
         name: 1000 * (end_s - before.get(name, 0.0)) / load.requests for name, end_s in services.cpu_s().items()
     }

@@ -9,7 +9,7 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -119,12 +119,17 @@ class Outcome:
         return self.latency_s[min(len(self.latency_s) - 1, int(share * len(self.latency_s)))]
 
 
-def run(service: Service, image: Image.Image, load: Load, *, seed: int = 0) -> Outcome:
-    """Put a load on a service that knows the recent images when the clock starts; raises what a request raises."""
-    return asyncio.run(_run(service, image, load, seed))
+def run(
+    service: Service, image: Image.Image, load: Load, *, seed: int = 0, on_start: Callable[[], None] = lambda: None
+) -> Outcome:
+    """Put a load on a service that knows the recent images when the clock starts; raises what a request raises.
+
+    on_start: called just before the clock starts.
+    """
+    return asyncio.run(_run(service, image, load, seed, on_start))
 
 
-async def _run(service: Service, image: Image.Image, load: Load, seed: int) -> Outcome:
+async def _run(service: Service, image: Image.Image, load: Load, seed: int, on_start: Callable[[], None]) -> Outcome:
     rng = random.Random(seed)
     new = round(load.requests * load.new_image_share)
     pictures = different_images(image.resize(load.size_wh), load.recent_images + new, seed)
@@ -147,6 +152,7 @@ async def _run(service: Service, image: Image.Image, load: Load, seed: int) -> O
     async with service:
         for picture in list(recent)[: None if service.keeps_images else 1]:
             await service.ask(picture, PHRASES[:1])
+        on_start()
         start_s = time.perf_counter()
         await asyncio.gather(*(caller() for _ in range(load.clients)))
         seconds = time.perf_counter() - start_s

@@ -30,7 +30,7 @@ from PIL import Image
 
 from ssp_sam.checkpoint import load_stage_module
 from ssp_sam.config import Preset, get_preset
-from ssp_sam.data import DataError, GlyphSet, SceneGenerator
+from ssp_sam.data import DataError
 from ssp_sam.errors import InvalidArgumentError, SegmentationError
 from ssp_sam.networks import load_network
 from ssp_sam.onnx_export import onnx_graph
@@ -44,6 +44,7 @@ from ssp_sam.serving.repository import Manifest, weights_path
 from ssp_sam.serving.stages import Stage
 from ssp_sam.tokenizer import tokenize
 from ssp_sam.training.config import ConfigError, DataConfig, load_config
+from ssp_sam.training.scenes import scene_generator
 
 Arrays = dict[str, npt.NDArray[Any]]
 Call = Callable[[Arrays], Arrays]
@@ -191,9 +192,7 @@ def line(
 def scene_rows(preset: Preset, count: int, phrases: int, config: Path | None) -> Iterator[Arrays]:
     """Yield what the stages start from, a row an image: tensors of the contract."""
     data = load_config(config).data if config else DataConfig()
-    generator = SceneGenerator(
-        split="test", expressions_per_scene=phrases, glyphs=GlyphSet(data.styles), vocabulary=data.vocabulary
-    )
+    generator = scene_generator(data, "test", phrases)
     for number in range(count):
         scene = generator.scene(number)
         inputs = prepare(Image.fromarray(scene.image), preset)

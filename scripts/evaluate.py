@@ -117,7 +117,7 @@ def _open_dataset(options: argparse.Namespace) -> Dataset:
         from ssp_sam.evaluation.datasets.scenes import SceneDataset
 
         data = _training_data(options.config)
-        return SceneDataset(options.split, options.count, data.vocabulary, data.styles)
+        return SceneDataset(options.split, options.count, data.vocabulary, data.styles, data.side_px)
     return BENCHMARKS[options.dataset].open(options.split, options.root, options.images, options.format)
 
 

@@ -1,6 +1,6 @@
 """Serve a model repository with Triton Inference Server until SIGINT or SIGTERM.
 
-Exit status: 0 after a signal, 1 if the server failed or died, 2 for wrong usage.
+Exit status: 0 after a signal, 1 if the server could not start, failed or died, 2 for a wrong command line.
 """
 
 from __future__ import annotations

@@ -98,8 +98,9 @@ class SspConfig:
 class Preset:
     """One variant of the model.
 
-    `text_positions`: as many tokens a phrase may have, start and end counted. Every phrase is filled up to them, and
-    the SSP encoder's GRU reads what it is filled with, so they have to be those that the weights were trained with.
+    `text_positions`: as many tokens a phrase may have, start, full stop and end counted. Every phrase is filled up to
+    them, and the SSP encoder's GRU reads what it is filled with, so they have to be those that the weights were trained
+    with.
     `phrases_per_chunk` bounds memory: stages work on at most that many phrases at once.
     `cpu_runtimes`: for a stage that need not compute as "torch fp32" on a CPU, what it may compute as, the fastest
     first: an engine ("torch", "openvino") and the precision of matrix products ("fp32", "bf16", "fp16"). Here stands

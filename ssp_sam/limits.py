@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from numbers import Real
 
 from ssp_sam.errors import InvalidArgumentError
+
+_MAX_FLOAT32 = (2 - 2**-23) * 2.0**127
 
 MAX_IMAGE_BYTES = 64 * 2**20
 MAX_IMAGE_PIXELS = 50_000_000
@@ -62,8 +64,10 @@ def check_phrases(phrases: Sequence[str]) -> None:
 
 
 def check_threshold(mask_threshold: float) -> float:
-    """Return the threshold, or raise InvalidArgumentError if it is not a finite number."""
-    if not math.isfinite(mask_threshold):
+    """Return the threshold, or raise InvalidArgumentError if it is not a finite number that float32 has room for."""
+    if not isinstance(mask_threshold, Real):
+        raise InvalidArgumentError(f"mask_threshold is a number, not {type(mask_threshold).__name__}")
+    if not abs(mask_threshold) <= _MAX_FLOAT32:
         raise InvalidArgumentError(f"mask_threshold is {mask_threshold}; it must be a finite logit, usually 0")
     return float(mask_threshold)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ _KEPT_AXIS_PX = 8192
 class Calibration:
     """How the decoder's raw answers become `score` and `no_target`; chosen on held-out data of a checkpoint.
 
-    score_knots: (raw IoU estimate, score) pairs, both rising; between them the score is interpolated.
+    score_knots: (raw IoU estimate, score) pairs, neither of which falls; between them the score is interpolated.
     no_target_area_px512: a mask below this area, measured in a padded square of 512 x 512 pixels, means "no target";
         the release counts under 50 as empty.
     no_target_score: a score below this means "no target".
@@ -45,6 +46,8 @@ class Calibration:
         knots = tuple((float(raw), float(score)) for raw, score in values["score_knots"])
         if not knots:
             raise ValueError("score_knots is empty; at least one pair is needed")
+        if any(later[0] < earlier[0] or later[1] < earlier[1] for earlier, later in pairwise(knots)):
+            raise ValueError(f"neither the estimates nor the scores in score_knots may fall; got {knots}")
         similarity = values.get("no_target_similarity")
         return cls(
             knots,

@@ -16,7 +16,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from ssp_sam.config import Preset
 from ssp_sam.errors import InvalidArgumentError
-from ssp_sam.limits import MAX_IMAGE_PIXELS, MAX_JPEG_SCANS, check_image_bytes, check_image_size
+from ssp_sam.limits import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, MAX_JPEG_SCANS, check_image_bytes, check_image_size
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
@@ -68,6 +68,8 @@ class EncoderInputs(NamedTuple):
 def decode_image(data: bytes, *, upright: bool = True) -> Image.Image:
     """Return the RGB image in an image file, turned as its EXIF orientation says; if not `upright`, as it is stored.
 
+    A TIFF file is turned in both cases: Pillow does so when it reads one.
+
     Raises InvalidArgumentError if `data` is no image of a known format, is broken, or is over the limits; what it would
     take to decode it is checked before anything is decoded.
     """
@@ -80,8 +82,8 @@ def decode_image(data: bytes, *, upright: bool = True) -> Image.Image:
         ) from error
     except Exception as error:  # whatever Pillow's parsers stumble over in a damaged file; TypeError was seen
         raise InvalidArgumentError(
-            f"not an image of a known format: got {len(data)} bytes starting with {data[:8]!r}; "
-            f"allowed are {', '.join(IMAGE_FORMATS)}"
+            f"not an image of a known format, or with a kind of pixels that cannot be read: got {len(data)} bytes "
+            f"starting with {data[:8]!r}; allowed are {', '.join(IMAGE_FORMATS)}"
         ) from error
     check_image_size(image.width, image.height)
     _check_depth(image)
@@ -120,10 +122,14 @@ def _jpeg_scans(data: bytes) -> int:
 
 
 def _check_depth(image: Image.Image) -> None:
-    """Raise InvalidArgumentError for a file with 32 bits a channel: nothing says which of their values is white."""
+    """Raise InvalidArgumentError for signed or 32-bit channels: nothing says which of their values is white."""
     # Pillow opens 16-bit PNG files as "I", too; 16-bit TIFF files are "I;16" or the like.
-    if image.format == "TIFF" and image.mode in ("I", "F"):
-        raise InvalidArgumentError("the TIFF file has 32 bits a channel; 8 or 16 are allowed")
+    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+        what = f"the {image.format} file" if image.format else "the image"
+        raise InvalidArgumentError(
+            f"{what} has channels of signed or 32-bit numbers (Pillow's mode {image.mode}); "
+            "unsigned ones of 8 or 16 bits are allowed"
+        )
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -161,14 +167,22 @@ def read_image(image: ImageInput, *, upright: bool = True) -> Image.Image:
     if isinstance(image, bytes):
         return decode_image(image, upright=upright)
     if isinstance(image, (str, os.PathLike)):
-        try:
-            data = Path(image).read_bytes()
-        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-            raise InvalidArgumentError(f"cannot read the image {os.fspath(image)!r}: {error}") from error
-        return decode_image(data, upright=upright)
+        return decode_image(read_image_file(image), upright=upright)
     raise InvalidArgumentError(
         f"an image must be a path, bytes, a uint8 array (H, W, 3) or a Pillow image; got {type(image).__name__}"
     )
+
+
+def read_image_file(path: str | os.PathLike[str]) -> bytes:
+    """Return the bytes of an image file; raises InvalidArgumentError if it cannot be read or has too many."""
+    try:
+        count = Path(path).stat().st_size  # before it is read into memory
+        data = b"" if count > MAX_IMAGE_BYTES else Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidArgumentError(f"cannot read the image {os.fspath(path)!r}: {reason}") from error
+    check_image_bytes(max(count, len(data)), f"the image {os.fspath(path)!r}")
+    return data
 
 
 def geometry_of(original_hw: tuple[int, int], preset: Preset) -> Geometry:

@@ -50,8 +50,8 @@ class Runtime:
 
         "auto" is float16 on a GPU: inference needs no more range than it has, and bfloat16's 8 bits move the edges of
         masks more than its 11. On a CPU "auto" is the first of `on_cpu` ("openvino bf16": engine and precision) whose
-        engine is installed and whose precision is float32 or one that the CPU multiplies faster, or else float32 in
-        PyTorch.
+        engine is installed and whose precision is float32 or one that the CPU multiplies faster. Where there is none,
+        and on any other device, it is float32 in PyTorch.
         """
         if dtype not in DTYPES:
             raise InvalidArgumentError(f"unknown dtype {dtype!r}; allowed: {', '.join(DTYPES)}")
@@ -59,7 +59,7 @@ class Runtime:
             return cls(TORCH, dtype, device)
         if device.startswith("cuda"):
             return cls(TORCH, "fp16", device)
-        for engine, precision in (runtime.split() for runtime in on_cpu):
+        for engine, precision in (runtime.split() for runtime in on_cpu if device == "cpu"):
             if cpu_gains_from(precision) and importlib.util.find_spec(engine):
                 return cls(engine, precision, device)
         return cls(TORCH, "fp32", device)

@@ -29,7 +29,8 @@ def tokenize(phrases: Sequence[str], positions: int = CONTEXT_LENGTH) -> npt.NDA
 
     Raises InvalidArgumentError for what `check_phrases` refuses, for a phrase of which nothing is left when control
     characters and the like are taken away, and for a phrase of more tokens than there are
-    positions, start and end counted: cutting it would answer another question than the one asked.
+    positions, with start, the full stop that is added, and end counted: cutting it would answer another question than
+    the one asked.
     """
     check_phrases(phrases)
     token_ids = np.zeros((len(phrases), positions), dtype=np.int32)
@@ -40,7 +41,7 @@ def tokenize(phrases: Sequence[str], positions: int = CONTEXT_LENGTH) -> npt.NDA
         ids = [_start_id(), *_tokenizer().encode(cleaned).ids, _start_id() + 1]
         if len(ids) > positions:
             raise InvalidArgumentError(
-                f"phrase {index} ({phrase[:40]!r}...) has {len(ids)} tokens, start and end counted; "
+                f"phrase {index} ({phrase[:40]!r}...) has {len(ids)} tokens, start, full stop and end counted; "
                 f"at most {positions} are allowed"
             )
         token_ids[index, : len(ids)] = ids
@@ -48,9 +49,12 @@ def tokenize(phrases: Sequence[str], positions: int = CONTEXT_LENGTH) -> npt.NDA
 
 
 def token_texts(token_ids: npt.NDArray[np.int32]) -> npt.NDArray[np.object_]:
-    """Return the text of each token, of the same shape as token_ids; empty for padding."""
-    texts = [_token_text(int(token)) if token else "" for token in token_ids.ravel()]
-    return np.array(texts, dtype=np.object_).reshape(token_ids.shape)
+    """Return the text of each token of token_ids (P, positions), of the same shape; empty for padding."""
+    texts = np.full(token_ids.shape, "", dtype=np.object_)
+    for row, of_phrase in zip(token_ids, texts, strict=True):
+        count = int(np.argmax(row == _start_id() + 1)) + 1  # up to the end; behind it 0 is padding, before it "!"
+        of_phrase[:count] = [_token_text(int(token)) for token in row[:count]]
+    return texts
 
 
 def _clean(phrase: str) -> str:

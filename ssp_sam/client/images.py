@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-from pathlib import Path
 
-from ssp_sam.errors import InvalidArgumentError
 from ssp_sam.limits import check_image_bytes
-from ssp_sam.preprocess import ImageInput, read_image
+from ssp_sam.preprocess import ImageInput, read_image, read_image_file
 
 # Three times faster than Pillow's default for a photograph, and the file is only sent, not kept.
 _PNG_COMPRESS_LEVEL = 1
@@ -28,7 +26,7 @@ def encode_image(image: ImageInput) -> bytes:
     if isinstance(image, bytes):
         encoded = image
     elif isinstance(image, (str, os.PathLike)):
-        encoded = _read_file(Path(image))
+        return read_image_file(image)
     else:
         file = io.BytesIO()
         read_image(image).save(file, "PNG", compress_level=_PNG_COMPRESS_LEVEL)
@@ -36,13 +34,3 @@ def encode_image(image: ImageInput) -> bytes:
         made = "the PNG file made of these pixels (pass a JPEG file of them instead)"
     check_image_bytes(len(encoded), made)
     return encoded
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        check_image_bytes(path.stat().st_size)  # before it is read into memory
-        return path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise InvalidArgumentError(
-            f"cannot read the image {str(path)!r}: {getattr(error, 'strerror', None) or error}"
-        ) from error

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,10 @@ import numpy.typing as npt
 from tritonclient.grpc import InferenceServerException, InferInput, InferRequestedOutput, InferResult
 
 from ssp_sam.errors import InvalidArgumentError, SegmentationError, error_from_message
+from ssp_sam.limits import check_threshold
 from ssp_sam.results import BoolMask, Segmentation, decode_rle
 from ssp_sam.serving import contract
 from ssp_sam.serving.contract import Tensor
-
-# The contract gives this tensor's dims for each preset; a client needs the name alone.
-SPATIAL_ATTENTION_NAME = "spatial_attention"
 
 _ANSWER_NAMES = tuple(
     tensor.name
@@ -33,7 +30,7 @@ _ANSWER_NAMES = tuple(
         contract.IMAGE_SIZE,
     )
 )
-_EXPLANATION_NAMES = (contract.TOKENS_NAME, contract.PHRASE_ATTENTION_NAME, SPATIAL_ATTENTION_NAME)
+_EXPLANATION_NAMES = (contract.TOKENS_NAME, contract.PHRASE_ATTENTION_NAME, contract.SPATIAL_ATTENTION_NAME)
 
 
 @dataclass(frozen=True)
@@ -58,10 +55,9 @@ def build_inputs(source: bytes | str, phrases: Sequence[str], mask_threshold: fl
 
     source: the image file as bytes, or the id of an image that the server holds as str.
 
-    Raises `InvalidArgumentError` for values of a wrong type; limits are the server's to check.
+    Raises `InvalidArgumentError` for values of a wrong type; limits of images and phrases are the server's to check.
     """
-    if not isinstance(mask_threshold, Real):
-        raise InvalidArgumentError(f"mask_threshold is a number, not {type(mask_threshold).__name__}")
+    check_threshold(mask_threshold)
     image = (contract.IMAGE, source) if isinstance(source, bytes) else (contract.IMAGE_ID, source.encode())
     return [
         _tensor(image[0], [image[1]]),

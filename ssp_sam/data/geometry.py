@@ -15,6 +15,7 @@ SIZE_RATIO = 1.35  # of areas
 NEAR_GAP = 0.06  # things that are closer are next to each other
 FAR_GAP = 0.16  # boxes that are further apart are not
 RELATION_SLOPE = 0.8  # "left of": it is further to the left than up or down by this factor
+RELATION_OVERLAP = 0.3  # of what is smaller: things that overlap more lie on one another, not beside or above
 
 
 def _lowest(values: Sequence[float], margin: float) -> int | None:
@@ -89,6 +90,13 @@ def _gap_px(first: Thing, second: Thing) -> float:
     return float(np.hypot(across, down))
 
 
+def _overlaps(first: Thing, second: Thing) -> npt.NDArray[np.float64]:
+    """How much two boxes overlap across and down, as shares of the shorter extent each; 0 where they do not."""
+    a, b = np.array([first.box_xyxy_px, second.box_xyxy_px], dtype=np.float64)
+    overlaps = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    return np.asarray(overlaps.clip(0) / np.minimum(a[2:] - a[:2], b[2:] - b[:2]))
+
+
 def _seen_gap_px(first: Thing, second: Thing) -> float:
     """Distance between what is seen of two things; about 0 where they touch."""
     a, b = (np.argwhere(_edge(thing.mask)).astype(np.float32) for thing in (first, second))
@@ -110,10 +118,11 @@ def holds(relation: str, subject: Thing, other: Thing, side_px: int) -> bool | N
         if gap > NEAR_GAP:
             return False if gap >= FAR_GAP else None
         # Boxes of long things that lie askew touch where the things themselves are far apart.
-        return True if _seen_gap_px(subject, other) <= NEAR_GAP * side_px else None
+        is_near = _seen_gap_px(subject, other) <= NEAR_GAP * side_px
+        return True if is_near and np.prod(_overlaps(subject, other)) <= RELATION_OVERLAP else None
     axis, sign = {"left of": (0, 1), "right of": (0, -1), "above": (1, 1), "below": (1, -1)}[relation]
     offset = np.subtract(other.centre_xy_px, subject.centre_xy_px) / side_px
     along, across = sign * offset[axis], abs(offset[1 - axis])
     if along >= POSITION_MARGIN and along >= RELATION_SLOPE * across:
-        return True
+        return True if _overlaps(subject, other)[axis] <= RELATION_OVERLAP else None
     return False if along <= 0 else None

@@ -173,10 +173,10 @@ _CARS = "automobile, police car, racing car, taxi"
 # Words for several nouns: word -> (members, doubtful).
 GROUPS = {
     "animal": (
-        f"""{_BIRDS}, {_INSECTS}, bear, camel, cat, cow, crab, crocodile, dog, dolphin, elephant, ewe, fish, fox, frog,
-        giraffe, horse, kangaroo, koala, lion, monkey, mouse, octopus, panda, pig, rabbit, rhinoceros, shark, snail,
-        snake, spider, tiger, turtle, whale, zebra""",
-        "teddy bear",
+        f"""{_BIRDS}, bear, camel, cat, cow, crab, crocodile, dog, dolphin, elephant, ewe, fish, fox, frog, giraffe,
+        horse, kangaroo, koala, lion, monkey, mouse, octopus, panda, pig, rabbit, rhinoceros, shark, snake, tiger,
+        turtle, whale, zebra""",
+        f"{_INSECTS}, snail, spider, teddy bear",
     ),
     "bird": (_BIRDS, ""),
     "reptile": ("crocodile, snake, turtle", "frog, snail"),
@@ -189,8 +189,8 @@ GROUPS = {
     "vegetable": (_VEGETABLES, "avocado, jack-o-lantern, mushroom, tomato"),
     "food": (
         f"""{_FRUIT}, {_VEGETABLES}, {_SWEETS}, avocado, bread, cheese wedge, croissant, egg, french fries, hamburger,
-        hot dog, mushroom, pancakes, pizza, popcorn, pretzel, sandwich, taco, tomato""",
-        f"{_DRINKS}, crab, fish, jack-o-lantern",
+        hot dog, pancakes, pizza, popcorn, pretzel, sandwich, taco, tomato""",
+        f"{_DRINKS}, crab, fish, jack-o-lantern, mushroom",
     ),
     "fast food": (
         "french fries, hamburger, hot dog, pizza, taco",
@@ -200,9 +200,9 @@ GROUPS = {
     "sweet": (_SWEETS, "pancakes"),
     "apple": ("red apple, green apple", ""),
     "vehicle": (
-        f"""{_CARS}, airplane, ambulance, bicycle, bus, canoe, delivery truck, fire engine, helicopter, locomotive,
-        motorcycle, rocket, sailboat, ship, tractor""",
-        "skateboard",
+        f"""{_CARS}, airplane, ambulance, bicycle, bus, delivery truck, fire engine, helicopter, locomotive,
+        motorcycle, tractor""",
+        "canoe, rocket, sailboat, ship, skateboard",
     ),
     "car": (_CARS, "ambulance, bus, delivery truck, fire engine, locomotive, tractor"),
     "aircraft": ("airplane, helicopter", "rocket, balloon"),
@@ -213,7 +213,7 @@ GROUPS = {
     ),
     "tool": (
         "axe, carpentry saw, hammer, screwdriver, wrench",
-        "broom, bucket, kitchen knife, ladder, scissors",
+        "broom, bucket, key, kitchen knife, ladder, pencil, scissors",
     ),
     "clothing": (
         "coat, dress, jeans, necktie, scarf, socks, t-shirt",
@@ -224,7 +224,7 @@ GROUPS = {
     "hat": ("billed cap, top hat", "crown, snowman"),
     "bag": ("backpack, handbag", "popcorn, wrapped gift"),
     "furniture": ("bed, chair", "bathtub, ladder"),
-    "ball": ("american football, basketball, soccer ball", ""),
+    "ball": ("basketball, soccer ball", "american football, balloon"),
     "flower": (_FLOWERS, "cactus"),
     "tree": ("christmas tree, deciduous tree, evergreen tree, palm tree", "cactus"),
     "plant": (
@@ -239,7 +239,7 @@ GROUPS = {
     "building": ("castle, house", "tent"),
 }
 
-# A noun whose plain word, or another word for it, might also be said of these.
+# A noun whose plain word, or another word for it, might also be said of these, or of a part of their pictures.
 _DOUBTFUL = {
     "alarm clock": "watch",
     "automobile": "taxi, police car, racing car",
@@ -247,11 +247,13 @@ _DOUBTFUL = {
     "beer mug": "cocktail glass, wine glass",
     "billed cap": "top hat",
     "birthday cake": "cupcake, pancakes",
+    "carrot": "snowman",
     "cheese wedge": "pizza",
     "american football": "soccer ball",
     "cocktail glass": "wine glass",
     "evergreen tree": "christmas tree",
     "fish": "dolphin, shark, whale",
+    "ladder": "fire engine",
     "musical keyboard": "laptop, accordion",
     "necktie": "t-shirt",
     "delivery truck": "fire engine, ambulance",
@@ -262,6 +264,7 @@ _DOUBTFUL = {
     "bread": "croissant",
     "candle": "birthday cake",
     "scarf": "snowman",
+    "strawberry": "birthday cake",
     "telephone": "mobile phone",
     "top hat": "snowman",
 }
@@ -270,11 +273,6 @@ _DOUBTFUL = {
 def names_a_colour(word: str) -> bool:
     """Whether a colour is part of the word, as in "red apple"; nothing can be said of its colour then."""
     return not set(COLOURS).isdisjoint(word.split())
-
-
-def without_colour(word: str) -> str:
-    """Return a word without the colours that are part of it: "apple" of "red apple"."""
-    return " ".join(part for part in word.split() if part not in COLOURS)
 
 
 def plural_of(singular: str) -> str:
@@ -310,13 +308,18 @@ def names() -> tuple[Name, ...]:
     """Return every name: one a noun, the synonyms, the groups."""
     result = []
     for noun in nouns():
-        doubtful = frozenset(_words(_DOUBTFUL[noun])) if noun in _DOUBTFUL else frozenset()
+        doubtful = doubtful_for(noun)
         result += [Name(word, plural_of(word), frozenset([noun]), doubtful) for word in _with_synonyms(noun)]
     for group, (members, doubts) in GROUPS.items():
         doubtful = frozenset(_words(doubts)) if doubts else frozenset()
         covered = frozenset(_words(members))
         result += [Name(word, plural_of(word), covered, doubtful, is_group=True) for word in _with_synonyms(group)]
     return tuple(result)
+
+
+def doubtful_for(noun: str) -> frozenset[str]:
+    """Return the nouns whose pictures might also be called so, or show such a thing."""
+    return frozenset(_words(_DOUBTFUL[noun])) if noun in _DOUBTFUL else frozenset()
 
 
 def _with_synonyms(word: str) -> tuple[str, ...]:

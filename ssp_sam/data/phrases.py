@@ -342,6 +342,8 @@ def _absent(kind: str, view: SceneView) -> _Said:
         marked = subject.is_plural(2 if several else 1)
         bare = wording.related(said, pick(wording.RELATIONS, rng), other_phrase, rng, several=marked)
     else:
+        others = (view.absent_name() for _ in range(_ABSENT_TRIES))
+        name = next((each for each in chain([name], others) if not names_a_colour(each.singular)), name)
         count = 2 if rng.random() < SEVERAL_SHARE else 1
         bare = wording.coloured(name.form(count), pick(COLOURS, rng), rng, several=name.is_plural(count))
     return _Said(wording.with_the(bare, rng), [], named)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from ssp_sam.data.names import Name, usable_names, without_colour
+from ssp_sam.data.names import Name, usable_names
 from ssp_sam.data.things import Thing
 from ssp_sam.data.wording import pick
 
@@ -31,9 +31,6 @@ class SceneView:
                 self.named.append((name, [thing for thing in things if thing.noun in name.members]))
             elif not vocabulary or not name.members.isdisjoint(vocabulary):
                 self.absent.append(name)
-        # A red apple that was dyed is a green apple to some: then nobody can say that there is none.
-        shown = {name.singular for name, _ in self.named}
-        self.absent = [name for name in self.absent if without_colour(name.singular) not in shown]
         if not self.absent:  # all that a small vocabulary has is there, or doubtful
             self.absent = [name for name in usable_names(present) if not name.members & present]
 

@@ -70,10 +70,6 @@ _COMPARING = {
     ),
     "middle": (
         "middle {}",
-        "center {}",
-        "central {}",
-        "{} in the middle",
-        "{} in the center",
         "{} in between",
         "{} between the other two",
     ),
@@ -105,7 +101,14 @@ _PLACING = {
     ),
     "top": ("{} at the top", "{} on top", "{} up top", "{} that is at the top", "{} up at the top"),
     "bottom": ("{} at the bottom", "{} on the bottom", "{} down at the bottom", "{} that is at the bottom"),
-    "middle": ("{} in the middle", "{} in the center", "{} in the centre", "{} that is in the middle"),
+    "middle": (
+        "{} in the middle",
+        "{} in the center",
+        "{} in the centre",
+        "{} that is in the middle",
+        "center {}",
+        "central {}",
+    ),
     **{
         f"{vertical} {side}": (
             f"{{}} in the {vertical} {side}",

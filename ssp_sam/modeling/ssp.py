@@ -205,7 +205,7 @@ class SspPromptGenerator(nn.Module):
         self, patches: Tensor, similarity_map: Tensor, image_index: Tensor, token_ids: Tensor, word_embeddings: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return prompt_tokens, box_cxcywh_norm, phrase_attention and spatial_attention of what `compare` answers."""
-        is_padding = token_ids == 0
+        is_padding = token_ids == 0  # as in the release, though 0 is the token "!" as well
         words, phrase_attention, phrase_vector = self.linguistic(word_embeddings, is_padding)
         fused, spatial_attention = self.visual(patches, similarity_map, image_index, words, is_padding)
         fused = self.fuse(fused.tanh() * phrase_vector.tanh()[:, None])

@@ -114,7 +114,10 @@ class Model:
 
 IMAGE = Tensor("image", "BYTES", (1,), "an image file (JPEG, PNG, WebP, BMP, TIFF or GIF), as it lies on disk")
 IMAGE_ID = Tensor(
-    "image_id", "BYTES", (1,), "SHA-256 of the file's bytes in hexadecimal: stands for an image sent before"
+    "image_id",
+    "BYTES",
+    (1,),
+    "SHA-256 of the file's bytes in hexadecimal: stands for an image sent before; empty in answers if it is not held",
 )
 EXPRESSIONS = Tensor("expressions", "BYTES", (-1,), "P phrases in UTF-8")
 MASK_FORMAT = Tensor("mask_format", "BYTES", (1,), f"one of {', '.join(MASK_FORMATS)}")
@@ -126,7 +129,7 @@ SCORE = Tensor("score", "FP32", (-1,), "P estimates of the masks' IoU, 0..1")
 NO_TARGET = Tensor("no_target", "BOOL", (-1,), "P flags: nothing in the image is what the phrase says")
 AREA_PX = Tensor("area_px", "INT64", (-1,), "P mask areas in pixels of the image")
 IMAGE_SIZE = Tensor("image_size", "INT32", (2,), "height and width of the image in pixels")
-TOKENS_NAME, PHRASE_ATTENTION_NAME = "tokens", "phrase_attention"
+TOKENS_NAME, PHRASE_ATTENTION_NAME, SPATIAL_ATTENTION_NAME = "tokens", "phrase_attention", "spatial_attention"
 
 # --- between the stages -----------------------------------------------------------------------------------------------
 
@@ -207,7 +210,7 @@ def prompt_tokens(preset: Preset) -> Tensor:
 def spatial_attention(preset: Preset) -> Tensor:
     """Where the visual adapter looks."""
     dims = (-1, preset.clip.grid, preset.clip.grid)
-    return Tensor("spatial_attention", "FP32", dims, "P maps over CLIP's patches: where the phrase points")
+    return Tensor(SPATIAL_ATTENTION_NAME, "FP32", dims, "P maps over CLIP's patches: where the phrase points")
 
 
 def mask_logits(preset: Preset) -> Tensor:

@@ -133,7 +133,8 @@ class Orchestrator:
     async def _segment(self, request: SegmentRequest) -> dict[str, Array]:
         image_id, features = await self._in_time(request, self._image_features(request))
         answer = await self._in_time(request, self._phrases(request, image_id, features))
-        answer[contract.IMAGE_ID.name] = np.array([[image_id.encode()]], dtype=np.object_)
+        held_id = image_id if image_id in self.cache else ""
+        answer[contract.IMAGE_ID.name] = np.array([[held_id.encode()]], dtype=np.object_)
         return {name: answer[name] for name in request.outputs}
 
     async def _phrases(self, request: SegmentRequest, image_id: str, features: ImageFeatures) -> dict[str, Array]:

@@ -11,7 +11,7 @@ import json
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,11 +24,14 @@ from ssp_sam.serving import contract
 from ssp_sam.serving.feature_cache import FeatureCache
 from ssp_sam.serving.model_calls import ModelCall
 from ssp_sam.serving.orchestrator import Orchestrator, SegmentRequest
-from ssp_sam.serving.stage_model import to_tensor, triton_error
+from ssp_sam.serving.stage_model import dims_of, inputs_of, to_tensor, triton_error
 from ssp_sam.serving.stages import Array
 
 METRICS_PERIOD_S = 1.0
 SHUTDOWN_TIMEOUT_S = 30.0
+
+# The parameters of this model that are numbers, and the least that each may be.
+_LEAST = {"feature_cache_mib": 0, "max_in_flight": 1, "call_threads": 1, "phrase_calls": 1, "rows_per_call": 1}
 
 # What Triton itself says when it turns a call away. Release 24.10 loses the status of such an error on the way to the
 # caller.
@@ -49,17 +52,19 @@ class SegmentModel:
         parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
         preset = get_preset(parameters["preset"])
         self.text_positions = preset.text_positions
+        self.input_dims = dims_of(config["input"])
         self.outputs = {
             tensor["name"]: pb_utils.triton_string_to_numpy(tensor["data_type"]) for tensor in config["output"]
         }
-        self.stages = ModelCaller(int(parameters["call_threads"]), int(parameters["phrase_calls"]))
+        settings = {name: _whole_number(parameters, name, least) for name, least in _LEAST.items()}
+        self.stages = ModelCaller(settings["call_threads"], settings["phrase_calls"])
         self.orchestrator = Orchestrator(
             preset,
             self.stages,
-            FeatureCache(int(parameters["feature_cache_mib"]) * 2**20),
-            max_in_flight=int(parameters["max_in_flight"]),
-            phrase_calls=int(parameters["phrase_calls"]),
-            rows_per_call=int(parameters["rows_per_call"]),
+            FeatureCache(settings["feature_cache_mib"] * 2**20),
+            max_in_flight=settings["max_in_flight"],
+            phrase_calls=settings["phrase_calls"],
+            rows_per_call=settings["rows_per_call"],
         )
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, name="orchestrator", daemon=True)
@@ -111,16 +116,17 @@ class SegmentModel:
             await asyncio.sleep(METRICS_PERIOD_S)
 
     def _read(self, request: Any, sender: Any) -> SegmentRequest:
+        arrays = inputs_of(request, self.input_dims)
+
         def value(name: str) -> Any:
-            tensor = pb_utils.get_input_tensor_by_name(request, name)
-            return None if tensor is None else tensor.as_numpy()[0, 0]
+            return arrays[name][0, 0] if name in arrays else None
 
         image_id, mask_format = value(contract.IMAGE_ID.name), value(contract.MASK_FORMAT.name)
         threshold, timeout_us = value(contract.MASK_THRESHOLD.name), request.timeout()
         return SegmentRequest(
             image=value(contract.IMAGE.name),
             image_id=None if image_id is None else image_id.decode("utf-8", "replace"),
-            expressions=pb_utils.get_input_tensor_by_name(request, contract.EXPRESSIONS.name).as_numpy().copy(),
+            expressions=arrays[contract.EXPRESSIONS.name].copy(),
             text_positions=self.text_positions,
             mask_format=contract.DEFAULT_MASK_FORMAT.encode() if mask_format is None else mask_format,
             mask_threshold=contract.DEFAULT_MASK_THRESHOLD if threshold is None else float(threshold),
@@ -140,6 +146,14 @@ class SegmentModel:
             _send_error(sender, error)
         except Exception as error:  # the boundary: a request without an answer would hang its caller
             _fail(sender, error)
+
+
+def _whole_number(parameters: Mapping[str, str], name: str, least: int) -> int:
+    """Return a parameter that somebody may have edited, or raise ValueError, with which the model fails to load."""
+    text = parameters[name]
+    if not text.isdecimal() or int(text) < least:
+        raise ValueError(f"the parameter {name} of segment is {text!r}; allowed is a whole number of at least {least}")
+    return int(text)
 
 
 def _fail(sender: Any, error: Exception) -> None:

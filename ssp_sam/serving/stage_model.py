@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from ssp_sam.errors import SegmentationError
+from ssp_sam.errors import InvalidArgumentError, SegmentationError
 from ssp_sam.serving.repository import weights_path
 from ssp_sam.serving.stages import Answer, Array, Row, Stage, load_stage
 
@@ -24,7 +24,7 @@ class StageModel:
         config = json.loads(args["model_config"])
         parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
         self.name = args["model_name"]
-        self.inputs = [tensor["name"] for tensor in config["input"]]
+        self.input_dims = dims_of(config["input"])
         self.output_dtypes = {
             tensor["name"]: pb_utils.triton_string_to_numpy(tensor["data_type"]) for tensor in config["output"]
         }
@@ -35,18 +35,23 @@ class StageModel:
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer every request; an error is the answer of its own request only."""
-        rows_of = [self._rows(request) for request in requests]
-        rows = [row for request_rows in rows_of for row in request_rows]
-        answers = iter(self._run(rows))
+        read = [self._rows(request) for request in requests]
+        rows = [row for of_request in read if not isinstance(of_request, SegmentationError) for row in of_request]
+        answers = iter(self._run(rows) if rows else [])
         return [
-            self._response(request, [next(answers) for _ in request_rows])
-            for request, request_rows in zip(requests, rows_of, strict=True)
+            self._response(
+                request,
+                [of_request] if isinstance(of_request, SegmentationError) else [next(answers) for _ in of_request],
+            )
+            for request, of_request in zip(requests, read, strict=True)
         ]
 
-    def _rows(self, request: Any) -> list[Row]:
+    def _rows(self, request: Any) -> list[Row] | SegmentationError:
         """Split a request along its batch dimension."""
-        tensors = {name: pb_utils.get_input_tensor_by_name(request, name) for name in self.inputs}
-        arrays = {name: tensor.as_numpy() for name, tensor in tensors.items() if tensor is not None}
+        try:
+            arrays = inputs_of(request, self.input_dims)
+        except SegmentationError as error:
+            return error
         batch = len(next(iter(arrays.values())))
         return [{name: array[row] for name, array in arrays.items()} for row in range(batch)]
 
@@ -76,6 +81,26 @@ class StageModel:
             if name in rows[0]  # by default all are asked for, also what would follow from an input left out
         ]
         return pb_utils.InferenceResponse(output_tensors=outputs)
+
+
+def dims_of(tensors: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return how many dimensions each tensor of a model configuration has, that of the batch not counted."""
+    return {tensor["name"]: len(tensor["dims"]) for tensor in tensors}
+
+
+def inputs_of(request: Any, dims: Mapping[str, int]) -> dict[str, Array]:
+    """Return the inputs that came with a request, at least one row in each.
+
+    Raises InvalidArgumentError for a batch of 0: Triton lets it pass, without its batch dimension.
+    """
+    tensors = {name: pb_utils.get_input_tensor_by_name(request, name) for name in dims}
+    arrays = {name: tensor.as_numpy() for name, tensor in tensors.items() if tensor is not None}
+    for name, array in arrays.items():
+        if array.ndim != dims[name] + 1 or not len(array):
+            raise InvalidArgumentError(
+                f"{name} has no row: its shape must begin with the size of the batch, at least 1; got {array.shape}"
+            )
+    return arrays
 
 
 def to_tensor(name: str, values: Array) -> Any:

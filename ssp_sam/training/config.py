@@ -11,6 +11,7 @@ from typing import Any
 
 from ssp_sam.config import PRESETS
 from ssp_sam.data.glyphs import STYLES
+from ssp_sam.data.names import nouns
 from ssp_sam.data.phrases import KINDS
 from ssp_sam.evaluation.datasets import BENCHMARKS, FORMATS
 from ssp_sam.modeling.ssp_sam import STAGES
@@ -101,8 +102,8 @@ class PhaseConfig:
             check_range(name, getattr(self, name), above=0)
         for name in ("steps", "epochs", "warmup_steps", "warmup_epochs", "weight_decay", "absent_weight"):
             check_range(name, getattr(self, name), at_least=0)
-        for name in ("final_learning_rate_share", "lowest_learning_rate"):
-            check_range(name, getattr(self, name), at_least=0)
+        check_range("lowest_learning_rate", self.lowest_learning_rate, at_least=0)
+        check_range("final_learning_rate_share", self.final_learning_rate_share, at_least=0, at_most=1)
         check_range("smallness", self.smallness, at_least=1)
         check_range("learned_per_image", self.learned_per_image, at_least=0, at_most=self.expressions_per_image)
         check_range("adam_beta2", self.adam_beta2, above=0, below=1)
@@ -184,12 +185,14 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_range("side_px", self.side_px, at_least=64)
-        check_range("seed", self.seed, at_least=0)
+        check_range("seed", self.seed, at_least=0, below=2**32)
         check_range("workers", self.workers, at_least=0)
         if not self.styles:
             raise ConfigError(f"styles is empty; allowed are {', '.join(STYLES)}")
         for name in self.styles:
             check_one_of("a name in styles", name, STYLES)
+        for noun in self.vocabulary:
+            check_one_of("a noun in vocabulary", noun, nouns())
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,8 @@ class ValidationConfig:
     """How often, and on what, the averaged weights are measured.
 
     A phase of steps: every so many minutes. A phase of epochs: every so many epochs. A phase that learns scenes: on the
-    first `scenes` of the split "val". One that learns data sets: on their split `split`, masks at the images' own size.
+    first `scenes` of the split "val", or up to 7 more to fill a batch. One that learns data sets: on their split
+    `split`, masks at the images' own size.
     """
 
     every_minutes: float = 4.0
@@ -254,6 +258,12 @@ class RunConfig:
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
             raise ConfigError(f"the names of phases must differ; got {', '.join(names)}")
+        if not self.name:
+            raise ConfigError("name is empty; it is that of the run's folder")
+        if self.initial_clip and not self.initial_weights.endswith(".pth"):
+            raise ConfigError(
+                f"initial_clip goes with a published .pth as initial_weights; got {self.initial_weights!r}"
+            )
         for stage in self.fresh_stages:
             check_one_of("a name in fresh_stages", stage, STAGES)
         for name in self.sets:
@@ -261,6 +271,7 @@ class RunConfig:
         for phase in self.phases:
             for name in phase.sets:
                 check_one_of(f"phase {phase.name}: a name in sets", name, self.sets)
+                check_one_of(f"phase {phase.name}: validation.split", self.validation.split, BENCHMARKS[name].splits)
             if phase.sets and self.data.embeddings and "sam_image_encoder" in map(module_of, phase.train):
                 raise ConfigError(
                     f"phase {phase.name} trains sam_image_encoder, so what it makes of an image cannot be kept: "

@@ -24,6 +24,7 @@ from ssp_sam.training.pictures import draw_curves, draw_examples
 from ssp_sam.training.progress import LOG_FILE, Progress
 from ssp_sam.training.ranks import Ranks
 from ssp_sam.training.sources import PhaseData, open_phase
+from ssp_sam.training.trainee import Trainee
 from ssp_sam.training.validation import measure, sum_up
 from ssp_sam.training.word_table import train_only_words_of_scenes
 
@@ -55,7 +56,10 @@ class Run:
             check_share(phase.images_per_step, ranks.count)
         keep_freed_memory()
         torch.set_num_threads(config.threads)
-        trainee = begin(config, get_preset(config.preset))
+        # A state holds all weights, and those that the run began with may be gone by now.
+        state = load_state(folder / STATE_FILE) if (folder / STATE_FILE).exists() else None
+        preset = get_preset(config.preset)
+        trainee = begin(config, preset) if state is None else Trainee(preset)
         for phase in config.phases:
             for name in phase.train:
                 trainee.part(name)  # there is such a part
@@ -63,14 +67,15 @@ class Run:
             train_only_words_of_scenes(trainee.model)
         self.trainee = trainee.to(ranks.device)
         self._phase_index, self._step, self._best_giou = 0, 0, -1.0
+        self._owes_validation = False  # whether the run was stopped when it was due
         self._learner_state: dict[str, Any] | None = None  # read from the folder, until its phase goes on
         self._progress = Progress(folder, config.log_every_seconds, quiet=not ranks.is_first)
         if ranks.device.type == "cpu" and not cpu_gains_from(config.precision):
             self._progress.note(
                 f"precision is {config.precision}, and this CPU computes faster in fp32; a new run should begin in that"
             )
-        if (folder / STATE_FILE).exists():
-            self._restore(load_state(folder / STATE_FILE))
+        if state is not None:
+            self._restore(state)
 
     def work(self) -> bool:
         """Do what is left to do; return whether the run is finished (else it was stopped, and can be continued)."""
@@ -99,6 +104,8 @@ class Run:
             learner.load_state_dict(self._learner_state)
             self._learner_state = None
         self._progress.start_phase(phase.name, self._step, data.steps)
+        if self._owes_validation:
+            self._validate(phase, learner, data)
         saved_at = validated_at = time.monotonic()
         for batch in data.batches.loader(range(self._step, data.steps), self._config.data.workers):
             losses = learner.step(batch, self._step, data.epoch(self._step))
@@ -107,9 +114,11 @@ class Run:
             last = self._step == data.steps
             stop = self._ranks.any(self._should_stop()) and not last
             now = time.monotonic()
-            if last or self._ranks.any(not stop and self._is_validation_due(phase, data, now - validated_at)):
+            is_due = last or self._ranks.any(self._is_validation_due(phase, data, now - validated_at))
+            if is_due and not stop:
                 self._validate(phase, learner, data)
                 validated_at = now
+            self._owes_validation = is_due and stop
             if self._ranks.is_first and (stop or (not last and now - saved_at >= 60 * self._config.save_every_minutes)):
                 self._save(learner)
                 saved_at = now
@@ -186,6 +195,8 @@ class Run:
             "phase": self._phase_index,
             "step": self._step,
             "best_giou": self._best_giou,
+            "validation": dataclasses.asdict(self._config.validation),
+            "owes_validation": self._owes_validation,
             "trainee": self.trainee.state_dict(),
             "learner": learner.state_dict() if learner else None,
             "random": torch.get_rng_state(),
@@ -203,7 +214,11 @@ class Run:
             self._progress.note(
                 f"begun with {before} processes, continued with {self._ranks.count}: other numbers than with as many"
             )
-        self._phase_index, self._step, self._best_giou = state["phase"], state["step"], state["best_giou"]
+        self._phase_index, self._step = state["phase"], state["step"]
+        validation = dataclasses.asdict(self._config.validation)
+        if state.get("validation", validation) == validation:  # older states do not say, nor what is owed
+            self._best_giou = state["best_giou"]  # else the best so far are of other held-out phrases
+        self._owes_validation = state.get("owes_validation", False)
         self.trainee.load_state_dict(state["trainee"])
         self._learner_state = state["learner"]
         torch.set_rng_state(state["random"])

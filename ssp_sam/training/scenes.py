@@ -11,7 +11,8 @@ import torch
 
 from ssp_sam.config import Preset
 from ssp_sam.data import GlyphSet, SceneGenerator
-from ssp_sam.data.standing import NOT_THERE, relations_of, traits_of
+from ssp_sam.data.names import doubtful_for
+from ssp_sam.data.standing import NOT_THERE, UNSAID, relations_of, traits_of
 from ssp_sam.data.wording import RELATIONS
 from ssp_sam.training.batches import (
     Batch,
@@ -129,11 +130,14 @@ def shown_things(
     chosen = nouns_to_tell_apart((thing.noun for thing in things), vocabulary, rng)
     number = {noun: index for index, noun in enumerate(chosen)}
     relations = np.full((len(things), len(RELATIONS), len(chosen)), NOT_THERE, dtype=np.int8)
-    for row, thing in enumerate(things):
-        for noun, said in thing.relations.items():
-            relations[row, :, number[noun]] = said
     patches, before = [], 0
     for sample in samples:
+        present = {thing.noun for thing in sample.things}
+        doubtful = [column for noun, column in number.items() if doubtful_for(noun) & present]
+        for row, thing in enumerate(sample.things, start=before):
+            relations[row, :, doubtful] = UNSAID
+            for noun, said in thing.relations.items():
+                relations[row, :, number[noun]] = said
         own = things_shown([thing.mask for thing in sample.things], geometry_of_sample(sample, preset), preset)
         patches.append(np.where(own >= 0, own + before, own))
         before += len(sample.things)

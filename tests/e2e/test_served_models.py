@@ -209,6 +209,30 @@ def test_bad_requests_do_not_spoil_their_neighbours(caller: Caller, predictor: P
     assert outcomes == ["refused", "answered"] * 30
 
 
+@pytest.mark.parametrize("model", [*MODELS, contract.TEXT_ENCODER])
+def test_a_batch_of_none_is_refused_and_its_neighbours_are_answered(caller: Caller, model: str) -> None:
+    """Triton refuses batches that are too large only; one of 0 reaches the models."""
+
+    def ask(rows: int) -> str:
+        values = {contract.EXPRESSIONS: b"a dog", contract.IMAGE: DEMO.read_bytes()}
+        values |= {contract.MASK_FORMAT: b"rle", contract.MASK_THRESHOLD: 0.0}
+        inputs = []
+        for tensor in (contract.EXPRESSIONS,) if model == contract.TEXT_ENCODER else values:
+            array = np.array([[values[tensor]]] * rows, dtype=tensor.numpy_dtype).reshape(rows, 1)
+            inputs.append(triton.InferInput(tensor.name, array.shape, tensor.dtype))
+            inputs[-1].set_data_from_numpy(array)
+        try:
+            caller.client.infer(model, inputs, client_timeout=TIMEOUT_S)
+        except InferenceServerException as error:
+            assert error.status() == "StatusCode.INVALID_ARGUMENT", error
+            return "refused"
+        return "answered"
+
+    with ThreadPoolExecutor(16) as pool:
+        outcomes = list(pool.map(ask, [0, 1] * 16))
+    assert outcomes == ["refused", "answered"] * 16
+
+
 def test_image_id_stands_for_the_image(caller: Caller, predictor: Predictor, server: TritonServer) -> None:
     image = png(200, 300, seed=77)
     first = caller.ask(contract.SEGMENT, image=image, expressions=[b"the red one"])

@@ -101,6 +101,30 @@ def test_execute_returns_nothing_and_the_answer_is_that_of_the_predictor(
     np.testing.assert_array_equal(by_id.sender.answer().arrays()["masks"], arrays["masks"])
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("feature_cache_mib", "-1"), ("max_in_flight", "0"), ("rows_per_call", "many"), ("call_threads", "2.5")],
+)
+def test_an_edited_parameter_that_cannot_be_is_told_when_the_model_loads(start: Start, name: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"the parameter {name} of segment is '{value}'; allowed is a whole number"):
+        start(**{name: value})
+
+
+def test_an_image_that_the_cache_has_no_room_for_gets_no_id(start: Start, make_request, make_png) -> None:
+    model = start(feature_cache_mib=0)
+    request = make_request(["image_id", "score"], image=make_png(40, 30), expressions="dog")
+    fake_triton.execute(model, [request])
+    assert request.sender.answer().arrays()["image_id"].tolist() == [[b""]]
+
+
+def test_a_request_without_rows_is_refused(start: Start, make_request, make_png) -> None:
+    phrases = np.array([b"dog"], np.object_)  # of the shape (0, 1), as Triton passes it on
+    request = make_request(["score"], image=make_png(40, 30), expressions=phrases)
+    fake_triton.execute(start(), [request])
+    assert error_of(request).code() == TritonError.INVALID_ARG
+    assert "expressions has no row" in error_of(request).message()
+
+
 def test_optional_inputs_change_the_answer(start: Start, make_request, make_png) -> None:
     model = start()
     requests = [

@@ -93,6 +93,24 @@ def test_inputs_may_be_left_out_and_what_follows_from_them_is_left_out_too(stage
     assert with_phrases.arrays()["checked_expressions"].tolist() == [[b"dog", b"cat"]]
 
 
+# Triton lets a batch of 0 pass, and takes its 0 away.
+@pytest.mark.parametrize(("shape", "geometry_shape"), [((3, 256, 256), (4, 2)), ((0, 3, 256, 256), (0, 4, 2))])
+def test_a_request_without_rows_is_refused_and_its_neighbours_are_answered(
+    stage_models, make_request, shape: tuple[int, ...], geometry_shape: tuple[int, ...]
+) -> None:
+    geometry = np.array([[[99, 50], [256, 129], [256, 129], [0, 63]]], np.int32)
+    good, bad = execute(
+        stage_models["clip_image_encoder"],
+        make_request(["clip_tokens"], clip_image=np.zeros((1, 3, 256, 256), np.uint8), geometry=geometry),
+        make_request(
+            ["clip_tokens"], clip_image=np.zeros(shape, np.uint8), geometry=np.zeros(geometry_shape, np.int32)
+        ),
+    )
+    assert good.arrays()["clip_tokens"].shape == (1, 257, 192)
+    assert bad.error().code() == TritonError.INVALID_ARG
+    assert "clip_image has no row" in bad.error().message()
+
+
 def test_an_error_is_the_answer_of_its_own_request_only(stage_models, make_request, make_png) -> None:
     good, bad, worse, good_too = execute(
         stage_models["preprocess"],

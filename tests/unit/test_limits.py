@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -71,10 +72,21 @@ def test_phrases_that_cannot_be_used(phrases: list[Any], words: str) -> None:
         check_phrases(phrases)
 
 
-@pytest.mark.parametrize("threshold", [float("nan"), float("inf"), -np.inf])
+@pytest.mark.parametrize("threshold", [float("nan"), float("inf"), -np.inf, 1e39])
 def test_thresholds_that_are_no_numbers(threshold: float) -> None:
-    with pytest.raises(InvalidArgumentError, match=f"mask_threshold is {threshold}"):
+    with pytest.raises(InvalidArgumentError, match=re.escape(f"mask_threshold is {threshold};")):
         check_threshold(threshold)
+
+
+@pytest.mark.parametrize("threshold", ["0.5", None, 1j])
+def test_thresholds_of_another_type(threshold: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"mask_threshold is a number, not {type(threshold).__name__}"):
+        check_threshold(threshold)
+
+
+def test_thresholds_that_float32_has_are_taken_as_they_are() -> None:
+    for threshold in (0, -1.5, np.float32(0.25), float(np.finfo(np.float32).max)):
+        assert check_threshold(threshold) == threshold
 
 
 def test_raw_masks_that_are_too_large() -> None:

@@ -188,6 +188,12 @@ def test_calibrations_of_before_know_no_similarity() -> None:
     assert Calibration.from_json(old | {"no_target_similarity": 0.2}).no_target_similarity == 0.2
 
 
+@pytest.mark.parametrize("knots", [[[1, 1], [0, 0]], [[0, 0.5], [1, 0.4]], []])
+def test_knots_that_no_score_can_be_read_from_are_refused(knots: list[list[float]]) -> None:
+    with pytest.raises(ValueError, match="score_knots"):
+        Calibration.from_json({"score_knots": knots, "no_target_area_px512": 50, "no_target_score": 0})
+
+
 def answers(calibration: Calibration, logits: np.ndarray, iou: list[float], size=(60, 80), peaks=None):
     boxes = np.tile(np.array([[0.5, 0.5, 0.4, 0.4]], np.float32), (len(logits), 1))
     return list(

@@ -206,9 +206,17 @@ def test_every_16_bit_grey_becomes_the_nearest_of_8_bits(dtype: type) -> None:
 def test_pixels_of_32_bits_are_refused() -> None:
     for values in (np.full((4, 5), 0.5, np.float32), np.full((4, 5), 128, np.int32)):
         data = file_of(Image.fromarray(values), "TIFF")
-        for kind in (data, Image.open(io.BytesIO(data))):
-            with pytest.raises(InvalidArgumentError, match="has 32 bits a channel; 8 or 16 are allowed"):
+        for kind in (data, Image.open(io.BytesIO(data)), Image.open(io.BytesIO(data)).copy(), Image.fromarray(values)):
+            with pytest.raises(InvalidArgumentError, match="has channels of signed or 32-bit numbers"):
                 read_image(kind)
+
+
+def test_signed_pixels_of_tiff_files_are_refused() -> None:
+    sample_format = 339
+    data = file_of(Image.fromarray(np.full((4, 5), 128, np.uint16)), "TIFF", tiffinfo={sample_format: 2})
+    assert Image.open(io.BytesIO(data)).mode == "I"
+    with pytest.raises(InvalidArgumentError, match=r"the TIFF file has channels of signed .* unsigned ones of 8 or 16"):
+        read_image(data)
 
 
 def test_an_animation_gives_its_first_frame() -> None:
@@ -324,6 +332,17 @@ def test_other_inputs_are_refused(tmp_path: Path) -> None:
         read_image(tmp_path / "missing.png")
     with pytest.raises(InvalidArgumentError, match="cannot read the image"):
         read_image("a\0b")
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "large.png"
+    with path.open("wb") as file:
+        file.truncate(MAX_IMAGE_BYTES + 1)
+    monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail("it was read"))
+    with pytest.raises(
+        InvalidArgumentError, match=rf"^the image '.*large\.png' has {MAX_IMAGE_BYTES + 1} bytes, at most"
+    ):
+        read_image(path)
 
 
 def sample(image_format: str) -> bytes:

@@ -45,6 +45,12 @@ def test_a_stage_computes_in_16_bits_only_where_the_cpu_is_faster_so(
     assert stage_runtime("mask_decoder", get_preset("b224"), "cpu", "auto").name == "torch fp32"
 
 
+def test_only_a_cpu_computes_in_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "_cpu_words", lambda: WITH_BF16)
+    for stage in ("sam_image_encoder", "ssp_prompt_generator", "mask_decoder"):
+        assert stage_runtime(stage, TINY, "xpu", "auto") == Runtime("torch", "fp32", "xpu")
+
+
 def test_what_is_not_installed_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(runtime, "_cpu_words", lambda: WITH_BF16)

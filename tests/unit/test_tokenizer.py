@@ -167,10 +167,16 @@ def test_token_texts_say_the_phrase_again() -> None:
     assert texts[1, 1] == "x"
 
 
+def test_an_exclamation_mark_is_a_token_of_its_own_not_padding() -> None:
+    token_ids = tokenize(["what!?"])
+    assert token_ids[0, 2] == 0
+    assert token_texts(token_ids)[0].tolist()[:6] == ["<|startoftext|>", "what", "!", "?.", "<|endoftext|>", ""]
+
+
 def test_every_token_of_the_vocabulary_has_a_text() -> None:
     letters, _, ids = tables()
     bytes_of = {letter: byte for byte, letter in letters.items()}
-    texts = token_texts(np.arange(1, 49408))
+    (texts,) = token_texts(np.arange(1, 49408)[None])
     assert texts[-2:].tolist() == list(SPECIAL)
     for piece in ("dog</w>", "do", "ing</w>", "é</w>"):
         word = piece.removesuffix("</w>")

@@ -14,15 +14,23 @@ class SceneDataset:
     """The first `count` scenes of a split. Raises DatasetError if they cannot be drawn here.
 
     vocabulary: the nouns that they are about; all if empty. styles: in which they are drawn, names in `STYLES`.
+    side_px: of the longer side of a scene.
     """
 
     def __init__(
-        self, split: str, count: int, vocabulary: Collection[str] = (), styles: tuple[str, ...] = ("noto",)
+        self,
+        split: str,
+        count: int,
+        vocabulary: Collection[str] = (),
+        styles: tuple[str, ...] = ("noto",),
+        side_px: int = 256,
     ) -> None:
         if count < 1:
             raise DatasetError(f"count is {count}; at least 1")
         try:
-            self._generator = SceneGenerator(split=split, glyphs=GlyphSet(styles), vocabulary=vocabulary)
+            self._generator = SceneGenerator(
+                side_px=side_px, split=split, glyphs=GlyphSet(styles), vocabulary=vocabulary
+            )
         except DataError as error:
             raise DatasetError(str(error)) from error
         self._count = count

@@ -27,7 +27,6 @@ from fake_segment_server import (
 
 from ssp_sam.client import AsyncSegmentationClient, SegmentationClient, exchange
 from ssp_sam.client.exchange import KnownImages
-from ssp_sam.client.messages import SPATIAL_ATTENTION_NAME
 from ssp_sam.config import PRESETS
 from ssp_sam.errors import (
     CancelledError,
@@ -100,10 +99,6 @@ def test_explain_adds_tokens_and_attention(make_client: MakeClient, server: Fake
         assert explanation.spatial_attention.shape == (PRESETS["tiny"].clip.grid,) * 2
     client.segment(png, PHRASES)
     assert "tokens" not in server.requests[-1].outputs, "what is not asked for should not be sent"
-
-
-def test_name_of_spatial_attention_is_the_contract_s() -> None:
-    assert {contract.spatial_attention(preset).name for preset in PRESETS.values()} == {SPATIAL_ATTENTION_NAME}
 
 
 def test_answer_with_an_output_missing(

@@ -371,6 +371,29 @@ def test_a_colour_that_is_doubtful_is_neither_said_nor_denied() -> None:
     assert any("yellow" in phrase for phrase in phrases_of([clear, thing("lemon", 60, 60, 20)], "colour", 1000))
 
 
+def test_nothing_that_names_a_colour_is_said_to_have_another() -> None:
+    phrases = phrases_of([thing("dog", 10, 10, 20)], "absent-colour", 2000)
+    assert len(phrases) > 50
+    named = re.compile(rf"\bapples?\b|\b({'|'.join(COLOURS)}|gray) (coloured )?oranges?\b")
+    assert not [phrase for phrase in phrases if named.search(phrase)]
+
+
+@pytest.mark.parametrize(("top", "said"), [(22, False), (0, True)])  # of 20 px, 20 or 2 beside the ball's
+def test_what_lies_on_a_thing_is_not_above_it(top: int, said: bool) -> None:
+    things = [thing("cat", 40, top, 20), thing("basketball", 20, 18, 60)]
+    phrases = phrases_of(things, "relation", 1000)
+    assert any(re.search("cat .*(above|over|higher)", phrase) for phrase in phrases) == said
+    assert any(re.search("cat .*(next to|beside|by|close to)", phrase) for phrase in phrases) == said
+
+
+@pytest.mark.parametrize(("top", "placed"), [(5, False), (40, True)])
+def test_the_middle_of_three_is_in_the_center_only_where_that_is(top: int, placed: bool) -> None:
+    dogs = [thing("dog", left, y, 20) for left, y in ((5, 20), (40, top), (75, 5))]
+    phrases = phrases_of(dogs, "position", 1000)
+    assert any("middle dog" in phrase or "in between" in phrase for phrase in phrases)
+    assert any(re.search("(center|central) dog|in the (middle|center)", phrase) for phrase in phrases) == placed
+
+
 def test_no_part_of_several_things_names_them_all_before_the_joiner(scenes: list[Scene]) -> None:
     found = [each.phrase for scene in scenes for each in scene.expressions if each.kind == "and"]
     things = [thing("dog", 5, 10, 20), thing("dog", 40, 70, 25), thing("cat", 70, 20, 22)]

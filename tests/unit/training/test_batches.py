@@ -10,8 +10,10 @@ from PIL import Image
 
 from ssp_sam.config import Preset, get_preset
 from ssp_sam.data import SceneGenerator, glyphs
+from ssp_sam.data.names import doubtful_for, nouns
 from ssp_sam.data.standing import NOT_THERE, TRAITS
 from ssp_sam.errors import InvalidArgumentError
+from ssp_sam.training import scenes as training_scenes
 from ssp_sam.training.batches import Batch, Batches, BatchForm, Sample, ShownThings, make_batch
 from ssp_sam.training.close_ups import CloseUpBatches
 from ssp_sam.training.config import DataConfig
@@ -121,7 +123,8 @@ def test_samples_are_of_the_shapes_of_their_scenes(nano: Preset) -> None:
         assert {mask.shape for mask in sample.masks} == {sample.image.shape[:2]}
 
 
-def test_patches_say_which_thing_they_show(nano: Preset) -> None:
+def test_patches_say_which_thing_they_show(nano: Preset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_scenes, "doubtful_for", lambda noun: frozenset())
     form = BatchForm(nano, things=True)
     batches = SceneBatches(form, DATA, split="train", targets="phrases", images=3, expressions=2)
     batch, again = batches[1], batches[1]
@@ -145,6 +148,20 @@ def test_patches_say_which_thing_they_show(nano: Preset) -> None:
         before += len(own)
 
 
+def test_nothing_is_said_of_nouns_that_an_image_may_show_in_a_part(
+    nano: Preset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_scenes, "doubtful_for", lambda noun: frozenset(nouns()))
+    batches = SceneBatches(
+        BatchForm(nano, things=True), DATA, split="train", targets="phrases", images=3, expressions=2
+    )
+    shown = batches[1].shown
+    assert shown is not None
+    assert not (shown.relations == NOT_THERE).any()
+    assert doubtful_for("strawberry") == {"birthday cake"}
+    assert doubtful_for("dog") == frozenset()
+
+
 def test_close_ups_show_one_thing(nano: Preset) -> None:
     batches = CloseUpBatches(get_preset("tiny"), DATA, split="train", images=8)
     shapes = {tuple(batches[step].image.shape) for step in range(4)}
@@ -161,7 +178,7 @@ def test_close_ups_show_one_thing(nano: Preset) -> None:
 def test_phrases_have_the_positions_of_the_preset(nano: Preset) -> None:
     sample = Sample(np.zeros((64, 64, 3), np.uint8), [np.ones((64, 64), bool)], ["the dog on the left"], ["position"])
     assert make_batch([sample], BatchForm(replace(nano, text_positions=10))).token_ids.shape == (1, 10)
-    with pytest.raises(InvalidArgumentError, match="has 8 tokens, start and end counted; at most 5 are allowed"):
+    with pytest.raises(InvalidArgumentError, match="has 8 tokens, start, full stop and end counted; at most 5 "):
         make_batch([sample], BatchForm(replace(nano, text_positions=5)))
 
 

@@ -165,6 +165,23 @@ def test_a_killed_run_continues_to_the_same_numbers(table: Table, tmp_path: Path
     assert figures[1][-1] == figures[0][-1]
 
 
+@pytest.mark.parametrize("step", [2, 3, 4])
+def test_a_stopped_run_misses_no_validation(table: Table, tmp_path: Path, step: int) -> None:
+    del table["phases"][0]
+    _, whole = _run(table, tmp_path / "whole")
+    calls = step + 1  # once before the first step, as no image is left to encode
+    finished, _ = _run(table, tmp_path / "stopped", _after(calls, lambda: True))
+    assert not finished
+    _, continued = _run(table, tmp_path / "stopped")
+    assert _same(continued.trainee.state_dict(), whole.trainee.state_dict())
+    measured = [
+        [(record["step"], record["figures"]) for record in _events(tmp_path / name, "validation")]
+        for name in ("whole", "stopped")
+    ]
+    assert measured[0] == measured[1]
+    assert [at for at, _ in measured[1]] == [2, 4, 6]
+
+
 def test_an_image_is_encoded_once(table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = []
     forward = SamImageEncoder.forward

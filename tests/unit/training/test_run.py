@@ -13,11 +13,12 @@ from ssp_sam import runtime
 from ssp_sam.config import Preset
 from ssp_sam.errors import InvalidArgumentError
 from ssp_sam.evaluation.thumbnails import LONGEST_PX
+from ssp_sam.training import run as run_module
 from ssp_sam.training.__main__ import main
 from ssp_sam.training.batches import Batches, BatchForm
 from ssp_sam.training.close_ups import CloseUpBatches
 from ssp_sam.training.config import ConfigError, parse_config
-from ssp_sam.training.files import load_weights
+from ssp_sam.training.files import load_weights, save_weights
 from ssp_sam.training.learner import Learner, TrainingError
 from ssp_sam.training.objectives import OBJECTIVES
 from ssp_sam.training.ranks import Ranks
@@ -143,6 +144,47 @@ def test_a_run_leaves_weights_that_load(run_table: dict[str, Any], tmp_path: Pat
     config = parse_config(run_table, "here")
     again = Run(config, tmp_path / "next", Ranks(), lambda: False)
     assert _same(again.trainee.model.state_dict(), last)
+
+
+def test_the_weights_of_the_best_validation_are_kept(
+    run_table: dict[str, Any], tmp_path: Path, nano: Preset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del run_table["phases"][0]
+    run_table["validation"]["every_minutes"] = 1e-9  # after every step
+    gious, measured = iter([0.2, 0.5, 0.3]), []
+
+    def measure(trainee: Trainee, *_: Any) -> float:
+        measured.append({name: value.clone() for name, value in trainee.model.state_dict().items()})
+        return next(gious)
+
+    monkeypatch.setattr(run_module, "measure", measure)
+    monkeypatch.setattr(run_module, "sum_up", lambda gathered: {"giou": gathered[0]})
+    _run(run_table, tmp_path)
+    best = load_weights(tmp_path / BEST_FILE, nano).state_dict()
+    assert [_same(best, weights) for weights in measured] == [False, True, False]
+
+
+def test_the_best_of_other_held_out_phrases_is_not_compared(run_table: dict[str, Any], tmp_path: Path) -> None:
+    _run(run_table, tmp_path, _after(5, lambda: True))
+    state = torch.load(tmp_path / STATE_FILE, weights_only=False)
+    torch.save({**state, "best_giou": 0.9}, tmp_path / STATE_FILE)
+    for scenes, best in ((2, 0.9), (3, -1.0)):
+        run_table["validation"]["scenes"] = scenes
+        assert Run(parse_config(run_table, "here"), tmp_path, Ranks(), lambda: False)._best_giou == best
+
+
+def test_a_run_is_continued_without_the_weights_it_began_with(
+    run_table: dict[str, Any], tmp_path: Path, nano: Preset
+) -> None:
+    initial = tmp_path / "initial.safetensors"
+    torch.manual_seed(1)
+    save_weights(initial, Trainee(nano).model)
+    run_table["initial_weights"] = str(initial)
+    _, whole = _run(run_table, tmp_path / "whole")
+    _run(run_table, tmp_path / "stopped", _after(2, lambda: True))
+    initial.unlink()
+    _, continued = _run(run_table, tmp_path / "stopped")
+    assert _same(_weights(whole), _weights(continued))
 
 
 def test_a_run_leaves_pictures(run_table: dict[str, Any], tmp_path: Path) -> None:
