@@ -26,7 +26,7 @@ def test_it_fails_when_a_chosen_runtime_is_outside_the_bounds(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    options = ["--stages", "mask_decoder", "--scenes", "2", "--phrases", "2", "--repeats", "1", "--threads", "1"]
+    options = ["--stages", "mask_decoder", "--scenes", "2", "--phrases", "4", "--repeats", "1", "--threads", "1"]
     repository = ["--repository", str(ROOT / "model_repository")]
     out = ["--out", str(tmp_path / "runtimes.json")]
     monkeypatch.setattr(sys, "argv", ["compare_runtimes.py", *repository, *options, *bounds, *out])
