@@ -16,7 +16,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from ssp_sam.config import Preset
 from ssp_sam.errors import InvalidArgumentError
-from ssp_sam.limits import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, MAX_JPEG_SCANS, check_image_bytes, check_image_size
+from ssp_sam.limits import MAX_IMAGE_PIXELS, MAX_JPEG_SCANS, check_image_bytes, check_image_size
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
@@ -175,14 +175,17 @@ def read_image(image: ImageInput, *, upright: bool = True) -> Image.Image:
 
 def read_image_file(path: str | os.PathLike[str]) -> bytes:
     """Return the bytes of an image file; raises InvalidArgumentError if it cannot be read or has too many."""
+    what = f"the image {os.fspath(path)!r}"
     try:
-        count = Path(path).stat().st_size  # before it is read into memory
-        data = b"" if count > MAX_IMAGE_BYTES else Path(path).read_bytes()
+        check_image_bytes(Path(path).stat().st_size, what)  # before it is read into memory
+        data = Path(path).read_bytes()
+        check_image_bytes(len(data), what)  # a pipe does not say before how many it has
+        return data
+    except InvalidArgumentError:  # a ValueError as well
+        raise
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         reason = getattr(error, "strerror", None) or error
-        raise InvalidArgumentError(f"cannot read the image {os.fspath(path)!r}: {reason}") from error
-    check_image_bytes(max(count, len(data)), f"the image {os.fspath(path)!r}")
-    return data
+        raise InvalidArgumentError(f"cannot read {what}: {reason}") from error
 
 
 def geometry_of(original_hw: tuple[int, int], preset: Preset) -> Geometry:

@@ -317,6 +317,7 @@ def names() -> tuple[Name, ...]:
     return tuple(result)
 
 
+@cache
 def doubtful_for(noun: str) -> frozenset[str]:
     """Return the nouns whose pictures might also be called so, or show such a thing."""
     return frozenset(_words(_DOUBTFUL[noun])) if noun in _DOUBTFUL else frozenset()

@@ -6,7 +6,6 @@ A phrase is made only where people would agree on its meaning.
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -319,8 +318,7 @@ def _absent(kind: str, view: SceneView) -> _Said:
     if kind in {"absent-all", "absent-group"}:
         return _Said(wording.all_of(name, count, rng), [])
     if kind == "absent-and":
-        others = (view.absent_name() for _ in range(_ABSENT_TRIES))
-        other = next((each for each in others if not each.members & name.members), None)
+        other = _absent_that(view, lambda each: not each.members & name.members)
         if other is None:  # of a small vocabulary nothing else is absent
             return _Said(wording.with_article(name.singular, name, rng), [])
         return _Said(wording.joined([_one_or_several(each, rng) for each in (name, other)], 0, rng), [])
@@ -329,8 +327,7 @@ def _absent(kind: str, view: SceneView) -> _Said:
     elif kind == "absent-size":
         bare = wording.sized(name, pick(wording.EXTREMES, rng), count, rng)
     elif kind == "absent-ordinal":
-        others = (view.absent_name() for _ in range(_ABSENT_TRIES))
-        name = next((each for each in chain([name], others) if each.countable), name)
+        name = name if name.countable else _absent_that(view, lambda each: each.countable) or name
         bare = wording.numbered(name, int(rng.integers(count)), pick(wording.SIDES, rng), rng)
     elif kind == "absent-relation":
         # Where all things are doubtful for each other's names, nothing is said but of what is not there.
@@ -342,11 +339,16 @@ def _absent(kind: str, view: SceneView) -> _Said:
         marked = subject.is_plural(2 if several else 1)
         bare = wording.related(said, pick(wording.RELATIONS, rng), other_phrase, rng, several=marked)
     else:
-        others = (view.absent_name() for _ in range(_ABSENT_TRIES))
-        name = next((each for each in chain([name], others) if not names_a_colour(each.singular)), name)
+        if names_a_colour(name.singular):
+            name = _absent_that(view, lambda each: not names_a_colour(each.singular)) or name
         count = 2 if rng.random() < SEVERAL_SHARE else 1
         bare = wording.coloured(name.form(count), pick(COLOURS, rng), rng, several=name.is_plural(count))
     return _Said(wording.with_the(bare, rng), [], named)
+
+
+def _absent_that(view: SceneView, fits: Callable[[Name], bool]) -> Name | None:
+    """Return a name of nothing in the scene that fits; None where a small vocabulary has none."""
+    return next((each for each in (view.absent_name() for _ in range(_ABSENT_TRIES)) if fits(each)), None)
 
 
 def _one_or_several(name: Name, rng: np.random.Generator) -> str:

@@ -195,7 +195,7 @@ class Run:
             "phase": self._phase_index,
             "step": self._step,
             "best_giou": self._best_giou,
-            "validation": dataclasses.asdict(self._config.validation),
+            "held_out": _held_out(self._config),
             "owes_validation": self._owes_validation,
             "trainee": self.trainee.state_dict(),
             "learner": learner.state_dict() if learner else None,
@@ -215,13 +215,18 @@ class Run:
                 f"begun with {before} processes, continued with {self._ranks.count}: other numbers than with as many"
             )
         self._phase_index, self._step = state["phase"], state["step"]
-        validation = dataclasses.asdict(self._config.validation)
-        if state.get("validation", validation) == validation:  # older states do not say, nor what is owed
+        held_out = _held_out(self._config)
+        if state.get("held_out", held_out) == held_out:  # older states do not say, nor what is owed
             self._best_giou = state["best_giou"]  # else the best so far are of other held-out phrases
         self._owes_validation = state.get("owes_validation", False)
         self.trainee.load_state_dict(state["trainee"])
         self._learner_state = state["learner"]
         torch.set_rng_state(state["random"])
+
+
+def _held_out(config: RunConfig) -> tuple[int, str]:
+    """Return what decides on which phrases weights are measured; how often does not."""
+    return config.validation.scenes, config.validation.split
 
 
 def _fingerprint(config: RunConfig, phases: int) -> str:

@@ -168,8 +168,8 @@ def test_the_best_of_other_held_out_phrases_is_not_compared(run_table: dict[str,
     _run(run_table, tmp_path, _after(5, lambda: True))
     state = torch.load(tmp_path / STATE_FILE, weights_only=False)
     torch.save({**state, "best_giou": 0.9}, tmp_path / STATE_FILE)
-    for scenes, best in ((2, 0.9), (3, -1.0)):
-        run_table["validation"]["scenes"] = scenes
+    for validation, best in (({}, 0.9), ({"every_minutes": 9.0}, 0.9), ({"scenes": 3}, -1.0)):
+        run_table["validation"] |= validation
         assert Run(parse_config(run_table, "here"), tmp_path, Ranks(), lambda: False)._best_giou == best
 
 
