@@ -52,7 +52,7 @@ def token_texts(token_ids: npt.NDArray[np.int32]) -> npt.NDArray[np.object_]:
     """Return the text of each token of token_ids (P, positions), of the same shape; empty for padding."""
     texts = np.full(token_ids.shape, "", dtype=np.object_)
     for row, of_phrase in zip(token_ids, texts, strict=True):
-        count = int(np.argmax(row == _start_id() + 1)) + 1  # up to the end; behind it 0 is padding, before it "!"
+        count = int(np.flatnonzero(row)[-1]) + 1  # up to the end; behind it 0 is padding, before it "!"
         of_phrase[:count] = [_token_text(int(token)) for token in row[:count]]
     return texts
 
