@@ -43,7 +43,8 @@ class ShownThings:
     traits: int8 (T, `TRAITS`), what can be said of them; noun: int64 (T,), which of K nouns they are;
     noun_token_ids: int32 (K, L), the nouns in one wording each, those of the things among others;
     relations: int8 (T, `RELATIONS`, K), whether they are in each relation to what is called so in their image, or
-        `NOT_THERE` where nothing is.
+        `NOT_THERE` where nothing is;
+    name_token_ids: int32 (J, L), phrases of a name each; named: int8 (B, J), whether each means anything in each image.
     """
 
     of_patch: Tensor
@@ -51,6 +52,8 @@ class ShownThings:
     noun: Tensor
     noun_token_ids: Tensor
     relations: Tensor
+    name_token_ids: Tensor
+    named: Tensor
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,18 @@ def presence(logits: Tensor, absent: Tensor) -> Tensor:
     return torch.stack([each[part].mean() for part in (absent, ~absent) if part.any()]).mean()
 
 
+def inventory(logits: Tensor, truth: Tensor) -> Tensor:
+    """Return the binary cross entropy of what images' patches that are most like names say of whether those are there.
+
+    As `presence`, but of many names in every image. logits: (B, N, J) of N patches; truth: int8 (B, J), below 0 where
+    people would not agree.
+    """
+    peak = logits.float().amax(dim=1)
+    each = F.binary_cross_entropy_with_logits(peak, (truth == YES).float(), reduction="none")
+    parts = [truth == said for said in (YES, NO)]
+    return torch.stack([each[part].mean() for part in parts if part.any()]).mean()
+
+
 def traits(logits: Tensor, truth: Tensor, thing: Tensor) -> Tensor:
     """Return the mean binary cross entropy of what patches of things say of them; a thing's patches count as one.
 

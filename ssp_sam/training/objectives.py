@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,8 +30,8 @@ BESIDE_ATTENTION = 0.35
 The prompt generator sees patches times that: at 0 "the dog left of the cat" would not let it know where a cat is.
 """
 
-NAMING, TRAITS, RELATED = "naming", "traits", "relations"
-PATCH_LOSSES = (NAMING, TRAITS, RELATED)
+NAMING, INVENTORY, TRAITS, RELATED = "naming", "inventory", "traits", "relations"
+PATCH_LOSSES = (NAMING, INVENTORY, TRAITS, RELATED)
 """The losses that need to know what a batch's patches show, as only scenes do."""
 
 
@@ -45,6 +45,10 @@ class Weighing(Protocol):
     @property
     def learned_per_image(self) -> int:
         """How many phrases of an image are learned, in the mean; 0 is all."""
+
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        """The losses that count; what takes long and counts nothing is not computed."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +198,7 @@ def _grounding(trainee: Trainee, batch: Batch, phase: Weighing) -> Losses:
     similarity = similarity_of(of_images[batch.image_index], phrases)
     return {
         **_similarity_losses(trainee, batch, similarity, _weight(batch, phase.absent_weight)),
-        **_patch_losses(trainee, batch, of_images),
+        **_patch_losses(trainee, batch, of_images, phase),
     }
 
 
@@ -231,8 +235,8 @@ def _close_up(trainee: Trainee, batch: CloseUps, phase: Weighing) -> Losses:
     }
 
 
-def _patch_losses(trainee: Trainee, batch: Batch, patches: Tensor) -> Losses:
-    """Return `PATCH_LOSSES` of patches (B, N, C), where the batch knows what they show."""
+def _patch_losses(trainee: Trainee, batch: Batch, patches: Tensor, phase: Weighing) -> Losses:
+    """Return those of `PATCH_LOSSES` of patches (B, N, C) that count, where the batch knows what they show."""
     shown = batch.shown
     if shown is None:
         return {}
@@ -242,11 +246,15 @@ def _patch_losses(trainee: Trainee, batch: Batch, patches: Tensor) -> Losses:
     things = of_patch >= 0
     of_things, thing = patches.flatten(0, 1)[things], of_patch[things]
     related = trainee.relation_head(of_things, nouns)
-    return {
+    found = {
         NAMING: _naming(trainee, similarity, shown),
         TRAITS: losses.traits(trainee.trait_head(of_things), shown.traits, thing),
         RELATED: losses.relations(related, shown.relations, thing),
     }
+    if INVENTORY in phase.loss_weights:  # more phrases than all others of the batch
+        names = _phrases(trainee, shown.name_token_ids)
+        found[INVENTORY] = losses.inventory(trainee.similarity_head(patches @ names.T), shown.named)
+    return found
 
 
 def _naming(trainee: Trainee, similarity: Tensor, shown: ShownThings) -> Tensor:
@@ -272,7 +280,7 @@ def _boxes(trainee: Trainee, batch: Batch, phase: Weighing) -> Losses:
     prompts = prompts_of(trainee, batch, clip_tokens)
     return {
         **_prompt_losses(trainee, batch, prompts, _weight(batch, phase.absent_weight)),
-        **_patch_losses(trainee, batch, _normalized(clip_tokens)),
+        **_patch_losses(trainee, batch, _normalized(clip_tokens), phase),
     }
 
 
@@ -308,7 +316,7 @@ def _masks(trainee: Trainee, batch: Batch, phase: Weighing) -> Losses:
     return {
         **_mask_losses(trainee, batch, logits, iou, weight),
         **_prompt_losses(trainee, batch, prompts, weight),
-        **_patch_losses(trainee, batch, _normalized(clip_tokens)),
+        **_patch_losses(trainee, batch, _normalized(clip_tokens), phase),
     }
 
 

@@ -14,6 +14,7 @@ from ssp_sam.data import GlyphSet, SceneGenerator
 from ssp_sam.data.names import doubtful_for
 from ssp_sam.data.standing import NOT_THERE, UNSAID, relations_of, traits_of
 from ssp_sam.data.wording import RELATIONS
+from ssp_sam.tokenizer import tokenize
 from ssp_sam.training.batches import (
     Batch,
     Batches,
@@ -26,7 +27,7 @@ from ssp_sam.training.batches import (
     random_place,
 )
 from ssp_sam.training.config import DataConfig
-from ssp_sam.training.naming import nouns_to_tell_apart, token_ids_of
+from ssp_sam.training.naming import names_to_look_for, nouns_to_tell_apart, token_ids_of
 from ssp_sam.training.targets import things_shown
 
 
@@ -141,10 +142,16 @@ def shown_things(
         own = things_shown([thing.mask for thing in sample.things], geometry_of_sample(sample, preset), preset)
         patches.append(np.where(own >= 0, own + before, own))
         before += len(sample.things)
+    noun_token_ids = token_ids_of(chosen, rng)
+    wanted = names_to_look_for(vocabulary, rng)
+    nouns_of = [[thing.noun for thing in sample.things] for sample in samples]
+    named = np.array([[each.is_there(nouns) for each in wanted] for nouns in nouns_of], dtype=np.int8)
     return ShownThings(
         of_patch=torch.from_numpy(np.stack(patches)),
         traits=torch.from_numpy(np.stack([thing.traits for thing in things])),
         noun=torch.tensor([number[thing.noun] for thing in things]),
-        noun_token_ids=torch.from_numpy(token_ids_of(chosen, rng)),
+        noun_token_ids=torch.from_numpy(noun_token_ids),
         relations=torch.from_numpy(relations),
+        name_token_ids=torch.from_numpy(np.concatenate([tokenize([each.phrase]) for each in wanted])),
+        named=torch.from_numpy(named),
     )

@@ -10,14 +10,14 @@ from PIL import Image
 
 from ssp_sam.config import Preset, get_preset
 from ssp_sam.data import SceneGenerator, glyphs
-from ssp_sam.data.names import doubtful_for, nouns
-from ssp_sam.data.standing import NOT_THERE, TRAITS
+from ssp_sam.data.names import doubtful_for, names, nouns
+from ssp_sam.data.standing import NO, NOT_THERE, TRAITS, UNSAID, YES
 from ssp_sam.errors import InvalidArgumentError
 from ssp_sam.training import scenes as training_scenes
 from ssp_sam.training.batches import Batch, Batches, BatchForm, Sample, ShownThings, make_batch
 from ssp_sam.training.close_ups import CloseUpBatches
 from ssp_sam.training.config import DataConfig
-from ssp_sam.training.naming import NOUNS_PER_BATCH
+from ssp_sam.training.naming import NAMES_PER_BATCH, NOUNS_PER_BATCH, WantedName, names_to_look_for
 from ssp_sam.training.scenes import SceneBatches, scene_generator, scene_sample
 from ssp_sam.training.targets import NOTHING, UNCLEAR
 
@@ -160,6 +160,31 @@ def test_nothing_is_said_of_nouns_that_an_image_may_show_in_a_part(
     assert not (shown.relations == NOT_THERE).any()
     assert doubtful_for("strawberry") == {"birthday cake"}
     assert doubtful_for("dog") == frozenset()
+
+
+def test_names_are_looked_for_in_every_image(nano: Preset) -> None:
+    batches = SceneBatches(
+        BatchForm(nano, things=True), DATA, split="train", targets="phrases", images=3, expressions=2
+    )
+    shown = batches[1].shown
+    assert shown is not None
+    assert shown.name_token_ids.shape == (NAMES_PER_BATCH, 77)
+    assert shown.named.shape == (3, NAMES_PER_BATCH)
+    assert set(shown.named.unique().tolist()) <= {YES, NO, UNSAID}
+    assert ((shown.named == YES).any(dim=1)).all(), "each image shows something of a group"
+    wanted = names_to_look_for(nouns(), np.random.default_rng(3))
+    assert {each.name for each in wanted} >= {name for name in names() if name.is_group}
+    assert {each.several for each in wanted} == {True, False}
+
+
+def test_whether_a_name_is_there() -> None:
+    of = {name.singular: name for name in names()}
+    dog, animal, insect = (WantedName(of[word], "", several=False) for word in ("dog", "animal", "insect"))
+    assert [dog.is_there(shown) for shown in (["cat"], ["cat", "dog"], ["dog", "dog"])] == [NO, YES, YES]
+    assert [animal.is_there(shown) for shown in (["bed"], ["cat"], ["cat", "snail"])] == [NO, YES, UNSAID]
+    assert insect.is_there(["spider"]) == UNSAID
+    dogs = dog._replace(several=True)
+    assert [dogs.is_there(shown) for shown in (["cat"], ["cat", "dog"], ["dog", "dog"])] == [NO, UNSAID, YES]
 
 
 def test_close_ups_show_one_thing(nano: Preset) -> None:

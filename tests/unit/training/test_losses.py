@@ -86,6 +86,18 @@ def test_presence_asks_the_patch_that_is_most_like_a_phrase() -> None:
     assert losses.presence(logits[1:], absent[1:]).item() == pytest.approx(nothing, rel=1e-5), "no phrase has a target"
 
 
+def test_inventory_asks_the_patch_that_is_most_like_a_name() -> None:
+    # Two images of two patches, three names.
+    logits = torch.tensor([[[-3.0, 2.0, 0.5], [1.0, -1.0, 0.0]], [[0.5, 9.0, -4.0], [-1.0, 1.0, -2.0]]])
+    truth = torch.tensor([[YES, NO, NO], [YES, UNSAID, NO]], dtype=torch.int8)
+    there = -sum(math.log(_sigmoid(peak)) for peak in (1.0, 0.5)) / 2
+    nothing = -sum(math.log(1 - _sigmoid(peak)) for peak in (2.0, 0.5, -2.0)) / 3
+    assert losses.inventory(logits, truth).item() == pytest.approx((there + nothing) / 2, rel=1e-5)
+    assert losses.inventory(logits, truth.clamp(max=NO)).item() == pytest.approx(
+        -sum(math.log(1 - _sigmoid(peak)) for peak in (1.0, 2.0, 0.5, 0.5, -2.0)) / 5, rel=1e-5
+    ), "no name is of anything"
+
+
 def test_relations_weigh_what_holds_what_does_not_and_what_cannot_the_same() -> None:
     # Two things, one relation, three nouns; the first thing has two patches, the third thing none.
     truth = torch.tensor([[[YES, NO, NOT_THERE]], [[UNSAID, YES, NOT_THERE]], [[YES] * 3]], dtype=torch.int8)

@@ -1,5 +1,6 @@
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from ssp_sam.training import objectives
 from ssp_sam.training.batches import Batch, BatchForm, Sample, ShownThings, make_batch
 from ssp_sam.training.close_ups import CloseUpBatches
 from ssp_sam.training.config import DataConfig
-from ssp_sam.training.objectives import OBJECTIVES
+from ssp_sam.training.objectives import INVENTORY, OBJECTIVES
 from ssp_sam.training.scenes import SceneBatches
 from ssp_sam.training.targets import NOTHING, UNCLEAR
 from ssp_sam.training.trainee import Trainee, draw_weights
@@ -26,6 +27,7 @@ class Asked:
 
     absent_weight: float = 1.0
     learned_per_image: int = 0
+    loss_weights: Mapping[str, float] = field(default_factory=dict)
 
 
 def _batch(preset: Preset) -> Batch:
@@ -144,7 +146,9 @@ def test_losses_are_named_as_announced(nano: Preset, run_table: dict[str, Any]) 
     close_ups = CloseUpBatches(nano, DataConfig(64), split="train", images=2)
     for objective in OBJECTIVES.values():
         batch = close_ups[0] if objective.targets == "close-ups" else scenes[0]
-        assert set(objective.compute(Trainee(nano), batch, Asked())) == set(objective.losses)
+        counting = Asked(loss_weights=dict.fromkeys(objective.losses, 1.0))
+        assert set(objective.compute(Trainee(nano), batch, counting)) == set(objective.losses)
+        assert set(objective.compute(Trainee(nano), batch, Asked())) == set(objective.losses) - {INVENTORY}
 
 
 def test_a_close_up_of_the_whole_square_is_what_the_encoder_sees(nano: Preset) -> None:
@@ -181,9 +185,9 @@ def test_words_differ_from_the_start() -> None:
 
 
 def test_naming_is_low_when_patches_say_what_they_show(nano: Preset) -> None:
-    nothing = torch.zeros(0)
     of_patch = torch.tensor([[0, 1, NOTHING, UNCLEAR]])
-    shown = ShownThings(of_patch, traits=nothing, noun=torch.tensor([1, 0]), noun_token_ids=nothing, relations=nothing)
+    unused = dict.fromkeys(("traits", "noun_token_ids", "relations", "name_token_ids", "named"), torch.zeros(0))
+    shown = ShownThings(of_patch, noun=torch.tensor([1, 0]), **unused)
     similarity = torch.full((4, 2), -1.0)
     similarity[0, 1] = similarity[1, 0] = 1
     trainee = Trainee(nano)
