@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
@@ -48,7 +47,7 @@ class WantedName(NamedTuple):
         """Return whether it means anything in an image that shows these nouns: `YES`, `NO` or `UNSAID`."""
         if self.name.doubtful.intersection(shown):
             return UNSAID
-        count = sum(Counter(shown)[noun] for noun in self.name.members)
+        count = sum(noun in self.name.members for noun in shown)
         # Nobody asks for "all the dogs" where there is one.
         return UNSAID if self.several and count == 1 else YES if count else NO
 
@@ -57,8 +56,8 @@ def names_to_look_for(vocabulary: Sequence[str], rng: np.random.Generator) -> li
     """Return names of the vocabulary's nouns and groups, each worded as a phrase of its own."""
     known = [name for name in names() if not name.members.isdisjoint(vocabulary)]
     groups, others = ([name for name in known if name.is_group == is_group] for is_group in (True, False))
-    rng.shuffle(others)  # type: ignore[arg-type]
-    return [_wanted(name, rng) for name in (*groups, *others[: max(0, NAMES_PER_BATCH - len(groups))])]
+    drawn = rng.permutation(len(others))[: max(0, NAMES_PER_BATCH - len(groups))]
+    return [_wanted(name, rng) for name in (*groups, *(others[i] for i in drawn))]
 
 
 def _wanted(name: Name, rng: np.random.Generator) -> WantedName:
