@@ -30,6 +30,9 @@ T = TypeVar("T")
 _MAX_KNOWN_IMAGES = 4096
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
+# What a server leaves of a call's time for its answer that time is up: at most this share, and this time.
+_ANSWER_SHARE = 0.1
+_ANSWER_S = 0.1
 
 
 class Transport(Protocol):
@@ -224,8 +227,11 @@ class Exchange:
         return await attempt()
 
     async def _infer(self, inputs: list[Any], outputs: list[Any], deadline: Deadline) -> InferResult:
-        # Triton reads a timeout of 0 as none.
-        timeout_us = max(1, math.ceil(deadline.remaining_s() * 1e6))
+        # The server gives up a little before gRPC cancels the call: to cancel what is answered at the same moment can
+        # kill a Triton without its fixes 7840 and 8078 (release 24.10, for one).
+        remaining_s = deadline.remaining_s()
+        remaining_s -= min(_ANSWER_SHARE * remaining_s, _ANSWER_S)
+        timeout_us = max(1, math.ceil(remaining_s * 1e6))  # Triton reads 0 as none
         return await self._call(
             self._transport.infer, self._model, inputs, outputs=outputs, timeout=timeout_us, deadline=deadline
         )

@@ -22,7 +22,7 @@ ECE_BINS = 10
 AREAS_PX512 = (50.0, 100.0, 150.0, 200.0, 300.0, 400.0, 600.0, 800.0, 1200.0)
 SCORES = tuple(round(0.02 * step, 2) for step in range(31))
 SIMILARITIES = 81
-AS_GOOD_GIOU = 0.002
+AS_GOOD_GIOU = 0.005
 KEPT_TARGETS = 0.975
 
 _SAME_ESTIMATE = 1e-4
@@ -39,7 +39,7 @@ class _Merit(NamedTuple):
 def fit(answers: Sequence[Answer]) -> Calibration:
     """Return the calibration that suits these answers best: thresholds with a high gIoU, scores that mean IoU.
 
-    Of the thresholds whose gIoU is at most `AS_GOOD_GIOU` below the highest (so small a difference is chance), those
+    Of the thresholds whose gIoU is at most `AS_GOOD_GIOU` below the highest (what is absent may cost as much), those
     that tell most of what is absent and leave `KEPT_TARGETS` of the targets; if none leaves so many, those that leave
     most. Scores are those of answers that pass the thresholds of area and similarity: of others nobody sees a mask.
     Raises ValueError if no answer has a mask.
