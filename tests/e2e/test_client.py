@@ -152,6 +152,7 @@ def test_wrong_requests(server: Any, model: str, image: Any, phrases: list[str])
 
 
 def test_deadline(server: Any, client: SegmentationClient) -> None:
+    # Long enough that the server says so itself before gRPC cancels the call, and too short for so many phrases.
     with pytest.raises(DeadlineExceededError):
         client.segment(DEMO, ["the left one"] * MAX_PHRASES, timeout_s=0.05)
     assert client.segment(DEMO, PHRASES)
