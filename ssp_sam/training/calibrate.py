@@ -28,6 +28,9 @@ FITTED_SHARE = 0.6
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return 0, or 1 if the checkpoint or the scenes cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m ssp_sam.training.calibrate", description=__doc__)
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="safetensors file of the whole model, or a model repository"
+    )
     add_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     arguments = parser.parse_args(argv)
@@ -35,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--count is {arguments.count}; at least 2, one scene to fit and one to check")
     try:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        answers = list(held_out_answers(arguments, "calibration"))
+        answers = list(held_out_answers(arguments, arguments.checkpoint, "calibration"))
         border = int(FITTED_SHARE * len(answers))
         calibration = fit(answers[:border])
         arguments.out.write_text(json.dumps(dataclasses.asdict(calibration), indent=2) + "\n", encoding="utf-8")

@@ -8,12 +8,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save
 
-from ssp_sam.checkpoint import load_trained
-from ssp_sam.config import Preset
-from ssp_sam.errors import InvalidArgumentError
 from ssp_sam.modeling.ssp_sam import SspSam
 
 
@@ -32,21 +28,6 @@ def save_weights(path: Path, model: SspSam) -> None:
     """Write the model's parameters as safetensors, with the name of the preset as metadata."""
     parameters = {name: value.contiguous() for name, value in model.state_dict().items()}
     replace_file(path, lambda file: file.write(save(parameters, {"preset": model.preset.name})))
-
-
-def load_weights(path: Path, preset: Preset) -> SspSam:
-    """Return the model of `preset` with the parameters that `save_weights` wrote.
-
-    Raises InvalidArgumentError if the file cannot be read or is not exactly a checkpoint of that preset.
-    """
-    try:
-        stages = load_trained(path, preset)
-    except (OSError, SafetensorError) as error:
-        raise InvalidArgumentError(f"cannot read the checkpoint {path}: {error}") from error
-    model = SspSam(preset)
-    for stage, parameters in stages.items():
-        model.get_submodule(stage).load_state_dict(parameters)
-    return model
 
 
 def replace_file(path: Path, write: Callable[[BinaryIO], object], partial: Path | None = None) -> None:

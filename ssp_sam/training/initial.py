@@ -1,4 +1,4 @@
-"""The weights that a run begins with."""
+"""The weights that a run begins with, and other checkpoints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ssp_sam.checkpoint import load_stage_module, load_trained
 from ssp_sam.clip_checkpoint import load_published_stages
 from ssp_sam.config import Preset
 from ssp_sam.errors import InvalidArgumentError
-from ssp_sam.modeling.ssp_sam import STAGES
+from ssp_sam.modeling.ssp_sam import STAGES, SspSam
 from ssp_sam.serving.repository import Manifest, weights_path
 from ssp_sam.training.config import RunConfig
 from ssp_sam.training.trainee import Trainee, draw_weights
@@ -34,6 +34,17 @@ def begin(config: RunConfig, preset: Preset) -> Trainee:
     return trainee
 
 
+def read_model(weights: Path, preset: Preset) -> SspSam:
+    """Return the model of `preset`, in float32, with the weights of a safetensors file of our own or a repository.
+
+    Raises InvalidArgumentError if they cannot be read or are not exactly those of that preset.
+    """
+    model = SspSam(preset)
+    for stage, parameters in read_stages(weights, None, preset).items():
+        model.get_submodule(stage).load_state_dict(parameters)
+    return model
+
+
 def read_stages(weights: Path, clip: Path | None, preset: Preset) -> Mapping[str, Mapping[str, Tensor]]:
     """Return {stage: parameters} of a safetensors file of our own, a published `.pth` or a served repository.
 
@@ -46,11 +57,11 @@ def read_stages(weights: Path, clip: Path | None, preset: Preset) -> Mapping[str
             return load_trained(weights, preset)
         return load_published_stages(weights, preset, clip)
     except OSError as error:
-        raise InvalidArgumentError(f"cannot read the initial weights {weights}: {error}") from error
+        raise InvalidArgumentError(f"cannot read the weights {weights}: {error}") from error
 
 
 def _read_repository(path: Path, preset: Preset) -> Mapping[str, Mapping[str, Tensor]]:
     manifest = Manifest.read(path)
     if manifest.preset != preset.name:
-        raise InvalidArgumentError(f"{path} is of preset {manifest.preset!r}; the run trains {preset.name!r}")
+        raise InvalidArgumentError(f"{path} is of preset {manifest.preset!r}; asked for is {preset.name!r}")
     return {stage: load_stage_module(stage, preset, weights_path(path, stage)).state_dict() for stage in STAGES}

@@ -8,7 +8,8 @@ import torch
 from ssp_sam.config import get_preset
 from ssp_sam.modeling.ssp_sam import SspSam
 from ssp_sam.training.average import main
-from ssp_sam.training.files import load_weights, save_weights
+from ssp_sam.training.files import save_weights
+from ssp_sam.training.initial import read_model
 
 TINY = get_preset("tiny")
 
@@ -29,7 +30,7 @@ def _arguments(paths: list[Path], out: Path) -> list[str]:
 
 def test_every_parameter_is_the_mean(checkpoints: list[Path], tmp_path: Path) -> None:
     assert main(_arguments(checkpoints, tmp_path / "mean.safetensors")) == 0
-    a, b, mean = (load_weights(path, TINY).state_dict() for path in (*checkpoints, tmp_path / "mean.safetensors"))
+    a, b, mean = (read_model(path, TINY).state_dict() for path in (*checkpoints, tmp_path / "mean.safetensors"))
     differing = 0
     for name, value in mean.items():
         torch.testing.assert_close(value, (a[name] + b[name]) / 2, msg=name)
@@ -40,7 +41,7 @@ def test_every_parameter_is_the_mean(checkpoints: list[Path], tmp_path: Path) ->
 def test_a_checkpoint_counts_as_often_as_it_is_given(checkpoints: list[Path], tmp_path: Path) -> None:
     first, second = checkpoints
     assert main(_arguments([first, first, second], tmp_path / "mean.safetensors")) == 0
-    a, b, mean = (load_weights(path, TINY).state_dict() for path in (*checkpoints, tmp_path / "mean.safetensors"))
+    a, b, mean = (read_model(path, TINY).state_dict() for path in (*checkpoints, tmp_path / "mean.safetensors"))
     name = next(key for key in mean if not torch.equal(a[key], b[key]))
     torch.testing.assert_close(mean[name], (2 * a[name] + b[name]) / 3)
 
@@ -50,7 +51,7 @@ def test_stages_that_were_trained_apart_are_put_together(checkpoints: list[Path]
     out = tmp_path / "mixed.safetensors"
     stages = "--stage", f"mask_decoder={second}", "--stage", f"text_encoder={first},{second}"
     assert main([*_arguments([first], out), *stages]) == 0
-    a, b, mixed = (load_weights(path, TINY).state_dict() for path in (first, second, out))
+    a, b, mixed = (read_model(path, TINY).state_dict() for path in (first, second, out))
     expected = {"mask_decoder": lambda a, b: b, "text_encoder": lambda a, b: (a + b) / 2}
     for name, value in mixed.items():
         of_stage = expected.get(name.split(".")[0], lambda a, b: a)

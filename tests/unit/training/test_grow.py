@@ -10,9 +10,9 @@ from ssp_sam.errors import InvalidArgumentError
 from ssp_sam.modeling.ssp_sam import SspSam
 from ssp_sam.tokenizer import tokenize
 from ssp_sam.training import grow as grow_module
-from ssp_sam.training.files import load_weights, save_weights
+from ssp_sam.training.files import save_weights
 from ssp_sam.training.grow import grow, main
-from ssp_sam.training.initial import read_stages
+from ssp_sam.training.initial import read_model, read_stages
 
 
 @pytest.fixture
@@ -79,14 +79,14 @@ def test_the_command_writes_a_checkpoint(
     with monkeypatch.context() as without:
         without.setattr(grow_module, "SceneBatches", None)  # blocks alone need no scenes, and so no font
         assert main(command) == 0
-    plain = load_weights(grown, deep).clip_image_encoder
+    plain = read_model(grown, deep).clip_image_encoder
     for option, changed in (
         ("--position-waves", "positional_embedding"),
         ("--position-carriers", "blocks.2.mlp.2.bias"),
         ("--sides", "blocks.2.attn.qkv.weight"),
     ):
         assert main([*command, option]) == 0
-        encoder = load_weights(grown, deep).clip_image_encoder.state_dict()
+        encoder = read_model(grown, deep).clip_image_encoder.state_dict()
         different = [name for name, value in plain.state_dict().items() if not torch.equal(value, encoder[name])]
         assert changed in different and "conv1.weight" not in different
     assert main(["--checkpoint", str(tmp_path / "none"), "--preset", "deep", "--out", str(grown)]) == 1
@@ -97,7 +97,7 @@ def test_the_command_takes_a_served_repository(tiny_repository: Path, tmp_path: 
     grown = tmp_path / "grown.safetensors"
     assert main(["--checkpoint", str(tiny_repository), "--out", str(grown)]) == 0
     preset = get_preset("tiny")
-    loaded = load_weights(grown, preset)
+    loaded = read_model(grown, preset)
     for stage, parameters in read_stages(tiny_repository, None, preset).items():
         found = loaded.get_submodule(stage).state_dict()
         assert all(torch.equal(found[name], value.float()) for name, value in parameters.items()), stage

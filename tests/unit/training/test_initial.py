@@ -39,12 +39,12 @@ def test_a_served_repository_gives_its_weights(tiny_repository: Path) -> None:
     model = SspSam(preset)
     for stage, parameters in stages.items():
         model.get_submodule(stage).load_state_dict(dict(parameters))
-    with pytest.raises(InvalidArgumentError, match="is of preset 'tiny'; the run trains 'mini224'"):
+    with pytest.raises(InvalidArgumentError, match="is of preset 'tiny'; asked for is 'mini224'"):
         read_stages(tiny_repository, None, get_preset("mini224"))
 
 
 def test_weights_that_do_not_fit_are_told(nano: Preset, tmp_path: Path) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"cannot read the initial weights .*absent\.pth"):
+    with pytest.raises(InvalidArgumentError, match=r"cannot read the weights .*absent\.pth"):
         read_stages(tmp_path / "absent.pth", None, nano)
     path = tmp_path / "published.pth"
     torch.save({"model": {"mlp.weight": torch.zeros(2, 2)}, "args": argparse.Namespace()}, path)

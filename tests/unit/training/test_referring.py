@@ -18,7 +18,7 @@ from ssp_sam.modeling.sam import SamImageEncoder
 from ssp_sam.predictor import Predictor
 from ssp_sam.training.batches import BatchForm
 from ssp_sam.training.config import parse_config
-from ssp_sam.training.files import load_weights
+from ssp_sam.training.initial import read_model
 from ssp_sam.training.learner import TrainingError
 from ssp_sam.training.ranks import Ranks
 from ssp_sam.training.referring import SetBatches
@@ -135,7 +135,7 @@ def test_the_recipe_trains_what_it_names_and_keeps_the_best(
     data = _events(tmp_path / "run", "data")[1]["counts"]
     assert list(data.values()) == [4, 3, 1]
 
-    best = load_weights(tmp_path / "run" / BEST_FILE, nano)
+    best = read_model(tmp_path / "run" / BEST_FILE, nano)
     found = Predictor.of(best, dtype="fp32").segment(next((root / "images" / "train2014").iterdir()), ["the red box"])
     assert found[0].mask.shape == (48, 80)
 

@@ -18,7 +18,8 @@ from ssp_sam.training.__main__ import main
 from ssp_sam.training.batches import Batches, BatchForm
 from ssp_sam.training.close_ups import CloseUpBatches
 from ssp_sam.training.config import ConfigError, parse_config
-from ssp_sam.training.files import load_weights, save_weights
+from ssp_sam.training.files import save_weights
+from ssp_sam.training.initial import read_model
 from ssp_sam.training.learner import Learner, TrainingError
 from ssp_sam.training.objectives import OBJECTIVES
 from ssp_sam.training.ranks import Ranks
@@ -68,7 +69,7 @@ def test_a_stopped_run_continues_as_if_it_had_not_been(run_table: dict[str, Any]
     stopped = tmp_path / "stopped"
     finished, run = _run(run_table, stopped, _after(steps, lambda: True))
     assert not finished
-    load_weights(stopped / LAST_FILE, run.trainee.preset)  # whoever stops it has something to go on with
+    read_model(stopped / LAST_FILE, run.trainee.preset)  # whoever stops it has something to go on with
     finished, continued = _run(run_table, stopped)
     assert finished
     assert _same(_weights(whole), _weights(continued))
@@ -135,8 +136,8 @@ def test_another_number_of_processes_is_told(
 
 def test_a_run_leaves_weights_that_load(run_table: dict[str, Any], tmp_path: Path, nano: Preset) -> None:
     _, run = _run(run_table, tmp_path)
-    last = load_weights(tmp_path / LAST_FILE, nano).state_dict()
-    best = load_weights(tmp_path / BEST_FILE, nano).state_dict()
+    last = read_model(tmp_path / LAST_FILE, nano).state_dict()
+    best = read_model(tmp_path / BEST_FILE, nano).state_dict()
     assert _same(last, run.trainee.model.state_dict())
     assert _same(best, last)  # the only validation of the mask phase is its last
 
@@ -160,7 +161,7 @@ def test_the_weights_of_the_best_validation_are_kept(
     monkeypatch.setattr(run_module, "measure", measure)
     monkeypatch.setattr(run_module, "sum_up", lambda gathered: {"giou": gathered[0]})
     _run(run_table, tmp_path)
-    best = load_weights(tmp_path / BEST_FILE, nano).state_dict()
+    best = read_model(tmp_path / BEST_FILE, nano).state_dict()
     assert [_same(best, weights) for weights in measured] == [False, True, False]
 
 
