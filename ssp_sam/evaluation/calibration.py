@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import NamedTuple
@@ -21,19 +21,20 @@ ECE_BINS = 10
 # What is tried for the thresholds below which an answer means "no target".
 AREAS_PX512 = (50.0, 100.0, 150.0, 200.0, 300.0, 400.0, 600.0, 800.0, 1200.0)
 SCORES = tuple(round(0.02 * step, 2) for step in range(31))
-SIMILARITIES = 81
+SIMILARITIES = 401  # thresholds, so that one takes a thousandth of the answers more than the next one below
 AS_GOOD_GIOU = 0.005
 KEPT_TARGETS = 0.975
 
 _SAME_ESTIMATE = 1e-4
+_DECIMALS = 12  # of a mean: beyond them, the order of summing decides
 
 
-class _Merit(NamedTuple):
-    """Figures of a calibration, as in `ssp_sam.evaluation.metrics.Metrics`."""
+class _Merits(NamedTuple):
+    """Figures as in `ssp_sam.evaluation.metrics.Metrics` by thresholds: (areas, scores, similarities) each."""
 
-    giou: float
-    n_acc: float
-    t_acc: float
+    giou: FloatArray
+    n_acc: FloatArray
+    t_acc: FloatArray
 
 
 def fit(answers: Sequence[Answer]) -> Calibration:
@@ -44,27 +45,26 @@ def fit(answers: Sequence[Answer]) -> Calibration:
     most. Scores are those of answers that pass the thresholds of area and similarity: of others nobody sees a mask.
     Raises ValueError if no answer has a mask.
     """
-    knots = score_knots(*raw_and_true(answers))
-    thresholds = list(product(AREAS_PX512, SCORES, (None, *_similarities_to_try(answers))))
-    chosen = _chosen([Calibration(knots, *each) for each in thresholds], answers)
+    chosen = _chosen(score_knots(*raw_and_true(answers)), answers)
     without_score = replace(chosen, no_target_score=0.0)
     passing = [answer for answer in answers if not answer.is_no_target(without_score)]
     if not passing:  # of a model that is better off saying nothing
         return chosen
-    knots = score_knots(*raw_and_true(passing))
     # All of them again: a threshold of the score means something else now, and what it took away similarity has to.
-    return _chosen([Calibration(knots, *each) for each in thresholds], answers)
+    return _chosen(score_knots(*raw_and_true(passing)), answers)
 
 
-def _chosen(candidates: Sequence[Calibration], answers: Sequence[Answer]) -> Calibration:
-    """Choose as `fit` says among calibrations with the same scores."""
-    merit = _merit(answers, candidates[0].score_knots)
-    merits = [merit(candidate) for candidate in candidates]
-    highest = max(each.giou for each in merits)
-    good = [pair for pair in zip(merits, candidates, strict=True) if pair[0].giou >= highest - AS_GOOD_GIOU]
-    if mild := [pair for pair in good if pair[0].t_acc >= KEPT_TARGETS]:
-        return max(mild, key=lambda pair: (pair[0].n_acc, pair[0].giou))[1]
-    return max(good, key=lambda pair: (pair[0].t_acc, pair[0].giou))[1]
+def _chosen(knots: Knots, answers: Sequence[Answer]) -> Calibration:
+    """Choose thresholds as `fit` says beside these scores; of equal ones the lowest."""
+    similarities = (None, *_similarities_to_try(answers))
+    merits = _merits(answers, knots, similarities)
+    allowed = merits.giou >= merits.giou.max() - AS_GOOD_GIOU
+    mild = allowed & (merits.t_acc >= KEPT_TARGETS)
+    allowed, most = (mild, merits.n_acc) if mild.any() else (allowed, merits.t_acc)
+    allowed &= most == most[allowed].max()
+    best = np.argmax(np.where(allowed, merits.giou.round(_DECIMALS), -np.inf))
+    area, score, similarity = np.unravel_index(best, merits.giou.shape)
+    return Calibration(knots, AREAS_PX512[area], SCORES[score], similarities[similarity])
 
 
 def _similarities_to_try(answers: Iterable[Answer]) -> list[float]:
@@ -115,22 +115,34 @@ def _pooled(a: tuple[float, float, int], b: tuple[float, float, int]) -> tuple[f
     return (a[0] * a[2] + b[0] * b[2]) / count, (a[1] * a[2] + b[1] * b[2]) / count, count
 
 
-def _merit(answers: Sequence[Answer], knots: Knots) -> Callable[[Calibration], _Merit]:
-    """Return what tells the merit of a calibration with these scores; an accuracy of no phrase is 1.
+def _merits(answers: Sequence[Answer], knots: Knots, similarities: Sequence[float | None]) -> _Merits:
+    """Return the merits of every threshold of area and score with each of these; an accuracy of no phrase is 1.
 
-    The same as `summarize` of `Answer.judged`, but for thousands of calibrations a second.
+    The same as `summarize` of `Answer.judged`, but for a hundred thousand calibrations a second: answers in the order
+    of their similarity are summed once, and each threshold leaves those from some place on.
     """
-    area_px512, peak = (np.array([getattr(a, name) for a in answers]) for name in ("area_px512", "similarity_peak"))
+    answers = sorted(answers, key=lambda answer: answer.similarity_peak)
+    peak = np.array([answer.similarity_peak for answer in answers])
+    area_px512 = np.array([answer.area_px512 for answer in answers])
     score = np.array([Calibration(knots).score(answer.raw_iou) for answer in answers])
     absent = np.array([answer.overlap.truth_px == 0 for answer in answers])
     iou = np.array([0.0 if answer.overlap.truth_px == 0 else answer.overlap.iou for answer in answers])
+    left_from = np.searchsorted(peak, [-np.inf if each is None else each for each in similarities], side="left")
 
-    def share(right: npt.NDArray[np.bool_]) -> float:
-        return float(right.mean()) if len(right) else 1.0
+    def left(values: FloatArray) -> FloatArray:
+        """Return the sum of the answers' values from each threshold of similarity on."""
+        return np.append(np.cumsum(values[::-1])[::-1], 0.0)[left_from]
 
-    def merit(calibration: Calibration) -> _Merit:
-        nothing = calibration.is_no_target(area_px512, score, peak)
-        giou = float(np.where(nothing, absent, iou).mean())
-        return _Merit(giou, n_acc=share(nothing[absent]), t_acc=share(~nothing[~absent]))
-
-    return merit
+    absent_count, target_count = int(absent.sum()), int((~absent).sum())
+    merits = []
+    for area, least in product(AREAS_PX512, SCORES):
+        given = ~Calibration(knots, area, least).is_no_target(area_px512, score, peak)
+        told = absent_count - left((given & absent).astype(np.float64))
+        kept = left((given & ~absent).astype(np.float64))
+        giou = (told + left(np.where(given, iou, 0.0))) / len(answers)
+        ones = np.ones(len(similarities))
+        merits.append(
+            (giou, told / absent_count if absent_count else ones, kept / target_count if target_count else ones)
+        )
+    shape = len(AREAS_PX512), len(SCORES), len(similarities)
+    return _Merits(*(np.array(figure).reshape(shape) for figure in zip(*merits, strict=True)))
