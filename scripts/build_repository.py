@@ -4,11 +4,12 @@
     python scripts/build_repository.py --preset l336 --checkpoint SSP-SAM.pth --clip ViT-L-14-336px.pt --out DIR
     python scripts/build_repository.py --preset tiny --checkpoint best.safetensors --calibration FILE.json --out DIR
     python scripts/build_repository.py --preset l336 --checkpoint SSP-SAM.pth --backend onnxruntime --tensorrt --out DIR
-    python scripts/build_repository.py --refresh DIR
+    python scripts/build_repository.py --refresh DIR [--calibration FILE.json]
 
 A `.pth` is a published checkpoint, a `.safetensors` one of our own training. CLIP is taken from the published
 checkpoint unless --clip is given: OpenAI's file (TorchScript archive or state dict) or a Hugging Face folder. No code
-in these files is run. `--refresh` rewrites the generated files of an existing repository and leaves its weights alone.
+in these files is run. `--refresh` rewrites the generated files of an existing repository and leaves its weights alone;
+with `--calibration` they get another one.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def main() -> int:
         parser.error("--clip goes with a published .pth as --checkpoint")
     try:
         if options.refresh is not None:
-            write_configurations(options.refresh)
+            write_configurations(options.refresh, _calibration(options.calibration))
             print(options.refresh)
         else:
             build(options)
@@ -81,7 +82,7 @@ def is_published(checkpoint: Path | None) -> bool:
 def build(options: argparse.Namespace) -> None:
     """Write the repository that the options ask for."""
     preset = get_preset(options.preset)
-    calibration = _calibration(options.calibration)
+    calibration = _calibration(options.calibration) or Calibration()
     stages: Mapping[str, Mapping[str, Tensor]]
     if options.checkpoint is None:
         stages = RandomStages(preset, options.random_weights)
@@ -100,9 +101,9 @@ def build(options: argparse.Namespace) -> None:
     )
 
 
-def _calibration(file: Path | None) -> Calibration:
+def _calibration(file: Path | None) -> Calibration | None:
     if file is None:
-        return Calibration()
+        return None
     try:
         return Calibration.from_json(json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -153,11 +153,7 @@ def write_repository(
     _remove_models(Path(out), preset)
     digests = {stage: write(Path(out), manifest, stage, stages[stage]) for stage in stages}
     manifest = replace(manifest, weights_sha256=digests)
-    for path, content in configuration_files(manifest).items():
-        _write(Path(out) / path, content)
-    partial = Path(out) / f"{MANIFEST}.partial"
-    _write(partial, (json.dumps(asdict(manifest), indent=2) + "\n").encode())
-    partial.replace(Path(out) / MANIFEST)
+    _write_around_weights(Path(out), manifest)
 
 
 def _remove_models(out: Path, preset: Preset) -> None:
@@ -218,10 +214,19 @@ def _write_weights(out: Path, manifest: Manifest, stage: str, parameters: Mappin
     return sha256_of(path)
 
 
-def write_configurations(repository: str | Path) -> None:
-    """(Re)write all but the weights and the manifest, which say what to write."""
-    for path, content in configuration_files(Manifest.read(repository)).items():
-        _write(Path(repository) / path, content)
+def write_configurations(repository: str | Path, calibration: Calibration | None = None) -> None:
+    """(Re)write all but the weights, as the manifest says; with a calibration, the manifest gets that one first."""
+    manifest = Manifest.read(repository)
+    _write_around_weights(Path(repository), replace(manifest, calibration=calibration or manifest.calibration))
+
+
+def _write_around_weights(repository: Path, manifest: Manifest) -> None:
+    """Write the manifest, after what follows from it: a repository that has one is whole."""
+    for path, content in configuration_files(manifest).items():
+        _write(repository / path, content)
+    partial = repository / f"{MANIFEST}.partial"
+    _write(partial, (json.dumps(asdict(manifest), indent=2) + "\n").encode())
+    partial.replace(repository / MANIFEST)
 
 
 def configuration_files(manifest: Manifest) -> dict[str, bytes]:

@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import ModuleType
@@ -191,6 +192,22 @@ def test_refresh_restores_what_is_generated_and_leaves_the_rest(
 
     assert files_of(bare) == before
     assert weights_path(bare, "mask_decoder").read_bytes() == weights
+
+
+def test_a_calibration_can_be_changed_without_the_weights(
+    build_repository: ModuleType, bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Manifest.read(bare)
+    calibration = Calibration(((0.0, 0.1), (1.0, 0.8)), 70.0, 0.2, 0.3)
+    file = tmp_path / "calibration.json"
+    file.write_text(json.dumps(asdict(calibration)))
+
+    assert run(build_repository, monkeypatch, "--refresh", bare, "--calibration", file) == 0
+
+    assert Manifest.read(bare) == replace(before, calibration=calibration) != before
+    assert '\\"no_target_similarity\\": 0.3}' in (bare / "postprocess" / "config.pbtxt").read_text()
+    assert run(build_repository, monkeypatch, "--refresh", bare) == 0
+    assert Manifest.read(bare).calibration == calibration
 
 
 def test_wrong_use_is_told_from_failure(
