@@ -17,7 +17,7 @@ FORMATS = ("auto", "original", "prepared")
 
 SINGLE_TARGET = ("mIoU", "oIoU", "Pr@0.5", "Pr@0.6", "Pr@0.7", "Pr@0.8", "Pr@0.9")
 ANY_TARGETS = ("gIoU", "cIoU", "N-acc", "T-acc", "Pr@0.7", "Pr@0.8", "Pr@0.9")
-SCENE_FIGURES = ("gIoU", "cIoU", "mIoU", "oIoU", "N-acc", "T-acc", "Pr@0.5", "Pr@0.7", "Pr@0.9")
+SCENE_FIGURES = ("gIoU", "cIoU", "mIoU", "oIoU", "N-acc", "T-acc", "Pr@0.5", "Pr@0.7", "Pr@0.8", "Pr@0.9")
 
 _COCO_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "coco/train2014", "train2014")
 _CLEF_FOLDERS = ("images/saiapr_tc-12", "images/refclef", "saiapr_tc-12", "referit/images")
