@@ -19,12 +19,11 @@ import numpy as np
 from ssp_sam.data import DataError
 from ssp_sam.errors import SegmentationError
 from ssp_sam.evaluation.answers import Answer
+from ssp_sam.evaluation.calibration import KEPT_TARGETS
 from ssp_sam.evaluation.comparison import FIGURES, compared, keeping, right, right_by_kind
 from ssp_sam.evaluation.summary import table
 from ssp_sam.training.config import ConfigError
 from ssp_sam.training.held_out import add_arguments, held_out_answers
-
-KEPT_TARGETS = 0.975
 
 
 def main(argv: list[str] | None = None) -> int:
