@@ -18,7 +18,7 @@ FloatArray = npt.NDArray[np.float32]
 
 # The release judges masks in a padded square of this side.
 RELEASE_SIDE_PX = 512
-ROWS_PER_CHUNK = 32
+COLUMNS_PER_CHUNK = 32
 _PIXELS_PER_BLOCK = 4096
 _KEPT_AXIS_PX = 8192
 
@@ -145,9 +145,12 @@ def full_size_logits(logits: FloatArray, geometry: Geometry, sam_side_px: int) -
 
 
 def full_size_mask(logits: FloatArray, geometry: Geometry, sam_side_px: int, threshold: float) -> BoolMask:
-    """Return `full_size_logits(...) > threshold`, without ever holding logits of the whole image."""
+    """Return `full_size_logits(...) > threshold`, without ever holding logits of the whole image.
+
+    Its columns lie one behind the other, as run-length encoding wants them.
+    """
     rows, cols = _axes(logits.shape[0], geometry, sam_side_px)
-    mask = np.zeros(geometry.original_hw, dtype=np.bool_)
+    mask = np.zeros(geometry.original_hw, dtype=np.bool_, order="F")
     # Every pixel is a weighted mean of logits, so only those with a share in some logit above the threshold can be
     # True.
     above = logits > threshold
@@ -156,12 +159,12 @@ def full_size_mask(logits: FloatArray, geometry: Geometry, sam_side_px: int, thr
     if not mask[row_range, col_range].size:
         return mask
     near_cols, near_rows = cols.needed_by(col_range), rows.needed_by(row_range)  # other weights are zero
-    half = logits[near_rows, near_cols] @ cols.weights[col_range, near_cols].T
-    for start in range(row_range.start, row_range.stop, ROWS_PER_CHUNK):
-        chunk = slice(start, min(start + ROWS_PER_CHUNK, row_range.stop))
-        near = rows.needed_by(chunk)
-        of_half = half[near.start - near_rows.start : near.stop - near_rows.start]
-        np.greater(rows.weights[chunk, near] @ of_half, threshold, out=mask[chunk, col_range])
+    half = rows.weights[row_range, near_rows] @ logits[near_rows, near_cols]
+    for start in range(col_range.start, col_range.stop, COLUMNS_PER_CHUNK):
+        chunk = slice(start, min(start + COLUMNS_PER_CHUNK, col_range.stop))
+        near = cols.needed_by(chunk)
+        of_half = half[:, near.start - near_cols.start : near.stop - near_cols.start]
+        np.greater(cols.weights[chunk, near] @ of_half.T, threshold, out=mask.T[chunk, row_range])
     return mask
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ssp_sam.config import Preset, get_preset
 from ssp_sam.errors import InvalidArgumentError
 from ssp_sam.limits import check_threshold
-from ssp_sam.networks import Array, Network, as_float32, load_network, network_of
+from ssp_sam.networks import Array, Network, load_network, network_of
 from ssp_sam.postprocess import Calibration, interpret
 from ssp_sam.preprocess import Geometry, ImageInput, prepare, read_image
 from ssp_sam.results import Segmentation
@@ -142,9 +142,7 @@ class Predictor:
         prompt_tokens, boxes, *_, similarity = self.networks["ssp_prompt_generator"](
             features.clip_tokens, token_ids, *of_text, image_index
         )
-        mask_logits, iou = self.networks["mask_decoder"](
-            as_float32(features.image_embedding), prompt_tokens, image_index
-        )
+        mask_logits, iou = self.networks["mask_decoder"](features.image_embedding, prompt_tokens, image_index)
         found = interpret(
             mask_logits,
             boxes,

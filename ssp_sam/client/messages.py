@@ -110,6 +110,12 @@ def parse_segmentations(result: InferResult, phrases: Sequence[str]) -> list[Seg
     ]
 
 
+def mask_pixels(result: InferResult) -> int:
+    """Return how many pixels the masks of an answer have, all together."""
+    height, width = (int(side) for side in _row(result, contract.IMAGE_SIZE.name))
+    return height * width * len(_row(result, contract.NO_TARGET.name))
+
+
 def parse_explanations(result: InferResult, phrases: Sequence[str]) -> list[Explanation]:
     """Return the answers with their attention, in the order of `phrases`."""
     tokens, token_attention, spatial_attention = (_row(result, name) for name in _EXPLANATION_NAMES)

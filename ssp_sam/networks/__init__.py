@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 
 from ssp_sam.config import Preset
@@ -19,6 +18,7 @@ Array = npt.NDArray[Any]
 Network = Callable[..., tuple[Array, ...]]
 """Takes what the network of a stage takes, and returns what it returns as a tuple; floats are float32.
 
+It takes float16 as well, which stages use for image embeddings between them, and computes with the same numbers.
 Threads may share it.
 """
 
@@ -66,8 +66,3 @@ def network_of(stage: str, module: nn.Module, preset: Preset, runtime: Runtime, 
 
     torch.set_num_threads(threads)
     return TorchNetwork(module, runtime)
-
-
-def as_float32(values: Array) -> Array:
-    """Return the values for a network: stages hand features on in 16 bits, too."""
-    return values.astype(np.float32, copy=False)

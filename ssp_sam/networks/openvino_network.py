@@ -11,11 +11,14 @@ import numpy as np
 
 from ssp_sam.config import Preset
 from ssp_sam.networks import Array, Network
-from ssp_sam.networks._private_openvino import CORE
+from ssp_sam.networks._private_openvino import CORE, openvino
 from ssp_sam.networks.converted import Source, converted_files
 from ssp_sam.serving import contract
 
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+
+_Halves = tuple[int, ...]
+"""Which inputs come in float16, by their place."""
 
 
 def load_openvino_network(stage: str, preset: Preset, weights: Path, precision: str, threads: int) -> Network:
@@ -33,11 +36,21 @@ def openvino_network(stage: str, models: Mapping[str, Any], precision: str, thre
     return _Part(models["whole"], precision, threads)
 
 
+class _Requests(threading.local):
+    """Those of the calling thread, by their inputs in float16."""
+
+    def __init__(self) -> None:
+        self.requests: dict[_Halves, Any] = {}
+
+
 class _Part:
-    """A compiled model."""
+    """A model, compiled when the first call says which of its inputs come in float16.
+
+    OpenVINO widens those faster than numpy, which took 0.3 ms for an image embedding of `tiny`.
+    """
 
     def __init__(self, model: Any, precision: str, threads: int) -> None:
-        settings = {
+        self._settings = {
             "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
@@ -45,21 +58,37 @@ class _Part:
             # Stages are processes that compute side by side: pinned, each would choose the same cores.
             "ENABLE_CPU_PINNING": False,
         }
+        self._model = model
         self._dtypes = [tensor.get_element_type().to_dtype() for tensor in model.inputs]
-        self._compiled = CORE.compile_model(model, "CPU", settings)
-        self._of_thread = threading.local()
+        self._compiled: dict[_Halves, Any] = {}
+        self._compiling = threading.Lock()
+        self._of_thread = _Requests()
 
     def __call__(self, *arrays: Array) -> tuple[Array, ...]:
         """Compute."""
-        inputs = [np.ascontiguousarray(array, dtype) for array, dtype in zip(arrays, self._dtypes, strict=True)]
-        outputs = self._request().infer(inputs, share_inputs=True, share_outputs=True)
+        halves = tuple(index for index, array in enumerate(arrays) if array.dtype == np.float16)
+        inputs = [
+            np.ascontiguousarray(array, None if index in halves else dtype)
+            for index, (array, dtype) in enumerate(zip(arrays, self._dtypes, strict=True))
+        ]
+        outputs = self._request(halves).infer(inputs, share_inputs=True, share_outputs=True)
         return tuple(np.array(outputs[index]) for index in range(len(outputs)))
 
-    def _request(self) -> Any:
+    def _request(self, halves: _Halves) -> Any:
         """Return this thread's request: it owns the memory of one call."""
-        if not hasattr(self._of_thread, "request"):
-            self._of_thread.request = self._compiled.create_infer_request()
-        return self._of_thread.request
+        requests = self._of_thread.requests
+        if halves not in requests:
+            requests[halves] = self._compile(halves).create_infer_request()
+        return requests[halves]
+
+    def _compile(self, halves: _Halves) -> Any:
+        with self._compiling:
+            if halves not in self._compiled:
+                widened = openvino.preprocess.PrePostProcessor(self._model.clone())
+                for index in halves:
+                    widened.input(index).tensor().set_element_type(openvino.Type.f16)
+                self._compiled[halves] = CORE.compile_model(widened.build(), "CPU", self._settings)
+            return self._compiled[halves]
 
 
 class _PromptGenerator:

@@ -36,7 +36,8 @@ class TorchNetwork:
         return tuple(tensor.float().cpu().numpy() for tensor in tensors)
 
     def _to_device(self, array: Array) -> Tensor:
-        return torch.from_numpy(np.require(array, requirements=["C", "W"])).to(self._device, non_blocking=True)
+        tensor = torch.from_numpy(np.require(array, requirements=["C", "W"])).to(self._device, non_blocking=True)
+        return tensor.float() if tensor.dtype == torch.float16 else tensor
 
 
 def place(module: Module, device: torch.device, dtype: torch.dtype) -> Module:

@@ -64,39 +64,53 @@ class _Waiting:
 class _Group:
     """Calls that are made as one.
 
-    lists: None if each is a row of it, else they share a row, in which the inputs and outputs of these names are lists,
-    one behind the other.
+    rows: of the one call, each with the calls that share it. lists: the inputs and outputs of these names are lists, in
+    which those of a row stand one behind the other; all else is the same for all of a row.
     """
 
-    members: Sequence[_Waiting]
-    lists: Set[str] | None
+    rows: Sequence[Sequence[_Waiting]]
+    lists: Set[str]
 
     @property
-    def _axis(self) -> int:
-        return 0 if self.lists is None else 1
+    def members(self) -> list[_Waiting]:
+        """All calls."""
+        return [member for row in self.rows for member in row]
 
-    def _is_joined(self, name: str) -> bool:
-        return self.lists is None or name in self.lists
+    @property
+    def items(self) -> int:
+        """How many things are answered."""
+        return sum(_length(member.call, self.lists) for member in self.members)
 
     def call(self) -> ModelCall:
         """Return the one call."""
-        first = self.members[0].call
-        if len(self.members) == 1:
-            return first
-        inputs = {
-            name: np.concatenate([member.call.inputs[name] for member in self.members], axis=self._axis)
-            if self._is_joined(name)
-            else values
-            for name, values in first.inputs.items()
-        }
-        return replace(first, inputs=inputs)
+        first = self.rows[0][0].call
+        return replace(first, inputs={name: self._joined(name) for name in first.inputs})
+
+    def _joined(self, name: str) -> Array:
+        return _concatenated(
+            [
+                _concatenated([member.call.inputs[name] for member in (row if name in self.lists else row[:1])], axis=1)
+                for row in self.rows
+            ],
+            axis=0,
+        )
 
     def parts(self, answer: Mapping[str, Array]) -> Iterator[tuple[_Waiting, dict[str, Array]]]:
         """Yield each member and its part of the answer."""
-        lengths = [1 if self.lists is None else _length(member.call, self.lists) for member in self.members]
-        for member, length, end in zip(self.members, lengths, np.cumsum(lengths), strict=True):
-            own = (slice(None),) * self._axis + (slice(end - length, end),)
-            yield member, {name: values[own] if self._is_joined(name) else values for name, values in answer.items()}
+        for index, row in enumerate(self.rows):
+            of_row = {name: values[index : index + 1] for name, values in answer.items()}
+            lengths = [_length(member.call, self.lists) for member in row]
+            for member, length, end in zip(row, lengths, np.cumsum(lengths), strict=True):
+                own = slice(end - length, end)
+                yield (
+                    member,
+                    {name: values[:, own] if name in self.lists else values for name, values in of_row.items()},
+                )
+
+
+def _concatenated(parts: Sequence[Array], axis: int) -> Array:
+    """Return the parts one behind the other; what is one already is not copied: features of images are large."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
 
 
 class JoinedCalls:
@@ -104,10 +118,11 @@ class JoinedCalls:
 
     Nobody waits for company: a call that finds room begins at once. Under load each call then carries as much as has
     come meanwhile, and what a call costs by itself is paid once for all of it. The first to come is the first to go,
-    with those of its form, whoever came in between: as rows of one call, or, where calls are about the same subject,
-    with their lists in one row, so that what they share is sent and computed once; whichever takes more along. A call
-    that nobody waits for any more, or whose caller has given up by the time it would begin, is not made. Where a joined
-    call fails, its members are tried one by one, so that each gets its own answer or error.
+    with those of its form, whoever came in between: as rows of one call. Calls about the same subject share a row, with
+    their lists one behind the other, so that what they have in common is sent and computed once; rows of one call are
+    of the same length. Of all ways to take as many along as can be, that with the fewest rows is taken. A call that
+    nobody waits for any more, or whose caller has given up by the time it would begin, is not made. Where a joined call
+    fails, its members are tried one by one, so that each gets its own answer or error.
 
     It belongs to one asyncio event loop.
 
@@ -158,17 +173,13 @@ class JoinedCalls:
     def _next(self) -> _Group | None:
         """Take those that go next from those that wait."""
         while waiting := [each for each in self._waiting if not each.answer.done()]:
-            group = max(self._in_a_row(waiting), self._as_rows(waiting), key=self._items)
-            self._waiting = [each for each in waiting if each not in group.members]
-            if wanted := [member for member in group.members if _is_wanted(member)]:
-                return replace(group, members=wanted)
+            # Of two ways to take as many along, the one with fewer rows costs less; it comes first.
+            group = max([self._in_a_row(waiting), *self._in_rows(waiting)], key=lambda group: group.items)
+            if all(_is_wanted(member) for member in group.members):  # who is not has been told, and waits no more
+                self._waiting = [each for each in waiting if each not in group.members]
+                return group
         self._waiting = []
         return None
-
-    def _as_rows(self, waiting: Sequence[_Waiting]) -> _Group:
-        first = waiting[0]
-        rows = [each for each in waiting if each.row_form == first.row_form][: self._rows_max(first.call)]
-        return _Group(rows, None)
 
     def _in_a_row(self, waiting: Sequence[_Waiting]) -> _Group:
         """Return the first that waits, with those that can share its row."""
@@ -179,10 +190,26 @@ class JoinedCalls:
             if each.list_form == first.list_form and length <= room:
                 members.append(each)
                 room -= length
-        return _Group(members, self._lists)
+        return _Group([members], self._lists)
 
-    def _items(self, group: _Group) -> int:
-        return sum(_length(member.call, self._lists) for member in group.members)
+    def _in_rows(self, waiting: Sequence[_Waiting]) -> Iterator[_Group]:
+        """Yield the ways to make one call of the first that waits and others: so many calls a row, in all rows."""
+        first = waiting[0]
+        came = {each: place for place, each in enumerate(waiting)}
+        by_subject: dict[Hashable, list[_Waiting]] = {}
+        for each in waiting:
+            if each.row_form == first.row_form:
+                by_subject.setdefault(each.list_form, []).append(each)
+        calls_max = self._rows_max(first.call)
+        longest = self._length_max // _length(first.call, self._lists)
+        for width in range(max(1, min(calls_max, longest, len(by_subject[first.list_form]))), 0, -1):
+            rows = [
+                members[start : start + width]
+                for members in by_subject.values()
+                for start in range(0, len(members) - width + 1, width)
+            ]
+            rows.sort(key=lambda row: came[row[0]])
+            yield _Group(rows[: calls_max // width], self._lists)
 
     async def _answer(self, group: _Group) -> None:
         try:
@@ -192,7 +219,7 @@ class JoinedCalls:
                 _log.warning("a call for %d requests failed; now one by one: %s", len(group.members), error)
                 for member in group.members:
                     if not member.answer.done() and _is_wanted(member):
-                        await self._answer(_Group([member], None))
+                        await self._answer(_Group([[member]], self._lists))
                 return
             for member in group.members:
                 if not member.answer.done():

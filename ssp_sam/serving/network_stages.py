@@ -11,8 +11,8 @@ import numpy as np
 
 from ssp_sam.config import Preset
 from ssp_sam.errors import SegmentationError
-from ssp_sam.networks import Network, as_float32, load_network
-from ssp_sam.runtime import OPENVINO, cpu_threads, keep_freed_memory, stage_runtime
+from ssp_sam.networks import Network, load_network
+from ssp_sam.runtime import OPENVINO, cpu_threads, stage_runtime
 from ssp_sam.serving import contract
 from ssp_sam.serving.sample_rows import sample_row
 from ssp_sam.serving.stages import (
@@ -177,7 +177,7 @@ class MaskDecoderStage(PhraseStage):
 
     def compute(self, phrases: Mapping[str, Array], images: Mapping[str, Array]) -> dict[str, Array]:
         """Answer a chunk of phrases."""
-        image_embedding, prompt_tokens = as_float32(images[self.per_image[0]]), phrases[self.per_phrase[0]]
+        image_embedding, prompt_tokens = images[self.per_image[0]], phrases[self.per_phrase[0]]
         mask_logits, iou = self.network(image_embedding, prompt_tokens, phrases["image_index"])
         return {contract.mask_logits(self.preset).name: mask_logits, contract.IOU.name: iou}
 
@@ -194,7 +194,6 @@ def load_network_stage(
     name: str, preset: Preset, parameters: Mapping[str, str], weights: Path, device: str
 ) -> NetworkStage:
     """Build the stage `name` with its weights, on `device`."""
-    keep_freed_memory()
     runtime = stage_runtime(name, preset, device, parameters["dtype"])
     network = load_network(name, preset, weights, runtime, cpu_threads(parameters["threads"]))
     embedding_dtype = parameters.get("embedding_dtype", "FP32")

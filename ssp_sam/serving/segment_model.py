@@ -20,6 +20,7 @@ import triton_python_backend_utils as pb_utils
 
 from ssp_sam.config import get_preset
 from ssp_sam.errors import DeadlineExceededError, SegmentationError, UnavailableError, error_from_message
+from ssp_sam.runtime import keep_freed_memory
 from ssp_sam.serving import contract
 from ssp_sam.serving.feature_cache import FeatureCache
 from ssp_sam.serving.model_calls import ModelCall
@@ -48,6 +49,7 @@ class SegmentModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Start the event loop; no stage is called before the first request."""
+        keep_freed_memory()
         config = json.loads(args["model_config"])
         parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
         preset = get_preset(parameters["preset"])

@@ -15,6 +15,8 @@ from pathlib import Path
 from ssp_sam.runtime import cpu_threads
 from ssp_sam.serving.server_settings import ServerSettings, TritonserverNotFoundError
 
+_MEBIBYTE = 1 << 20
+
 
 @dataclass(frozen=True)
 class Installation:
@@ -134,9 +136,10 @@ def server_environment(
     defaults = {
         "OPENBLAS_NUM_THREADS": str(threads or cpu_threads("auto")),
         "TOKENIZERS_PARALLELISM": "false",
-        # Give freed tensors back to the system: by default the processes grow by half a gigabyte under load.
-        "MALLOC_MMAP_THRESHOLD_": "65536",
-        "MALLOC_TRIM_THRESHOLD_": "65536",
+        # Give large tensors back to the system when they are freed: by default the server grows by half a gigabyte
+        # under load. Smaller ones are kept, since the kernel clears every page that it hands out.
+        "MALLOC_MMAP_THRESHOLD_": str(4 * _MEBIBYTE),
+        "MALLOC_TRIM_THRESHOLD_": str(16 * _MEBIBYTE),
     }
     own = defaults | dict(environment)
     if threads is not None:

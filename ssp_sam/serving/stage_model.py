@@ -12,6 +12,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from ssp_sam.errors import InvalidArgumentError, SegmentationError
+from ssp_sam.runtime import keep_freed_memory
 from ssp_sam.serving.repository import weights_path
 from ssp_sam.serving.stages import Answer, Array, Row, Stage, load_stage
 
@@ -21,6 +22,7 @@ class StageModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the stage on the device that Triton gives this instance."""
+        keep_freed_memory()
         config = json.loads(args["model_config"])
         parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
         self.name = args["model_name"]

@@ -68,6 +68,17 @@ def test_it_answers_what_pytorch_answers_for_any_number_of_images_and_phrases(st
             np.testing.assert_allclose(a, b, atol=2e-4 * float(np.abs(a).max()))
 
 
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_float16_is_computed_as_the_same_numbers_in_float32(engine: str) -> None:
+    network = load("mask_decoder", engine, "fp32")
+    embedding, *others = arguments("mask_decoder", 2)
+    half = embedding.astype(np.float16)
+    for _ in range(2):  # each kind after the other
+        for a, b in zip(network(half, *others), network(half.astype(np.float32), *others), strict=True):
+            assert a.dtype == np.float32
+            np.testing.assert_array_equal(a, b)
+
+
 def test_a_signal_is_survived_when_another_thread_let_go_of_the_network(cache: Path) -> None:
     load("mask_decoder", "openvino", "fp32")
     script = f"""if True:

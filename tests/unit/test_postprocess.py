@@ -13,7 +13,7 @@ from segment_anything.modeling import Sam
 
 from ssp_sam.config import get_preset
 from ssp_sam.postprocess import (
-    ROWS_PER_CHUNK,
+    COLUMNS_PER_CHUNK,
     Calibration,
     area_px512,
     box_xyxy_px,
@@ -63,14 +63,17 @@ def test_the_mask_is_where_the_logits_are_above_the_threshold(height, width, see
     full = full_size_logits(logits, geometry, TINY.sam.image_side_px)
     mask = full_size_mask(logits, geometry, TINY.sam.image_side_px, threshold)
     assert mask.dtype == np.bool_
+    assert mask.flags.f_contiguous
     # Within a rounding error of the threshold either answer is right.
     clear = np.abs(full - threshold) > 1e-5
     np.testing.assert_array_equal(mask[clear], (full > threshold)[clear])
 
 
-@pytest.mark.parametrize("height", [ROWS_PER_CHUNK - 1, ROWS_PER_CHUNK, ROWS_PER_CHUNK + 1, 3 * ROWS_PER_CHUNK + 7])
-def test_chunks_have_no_seams(height: int) -> None:
-    geometry = geometry_of((height, 50), TINY)
+@pytest.mark.parametrize(
+    "width", [COLUMNS_PER_CHUNK - 1, COLUMNS_PER_CHUNK, COLUMNS_PER_CHUNK + 1, 3 * COLUMNS_PER_CHUNK + 7]
+)
+def test_chunks_have_no_seams(width: int) -> None:
+    geometry = geometry_of((50, width), TINY)
     logits = logits_of(TINY.sam.mask_side)
     mask = full_size_mask(logits, geometry, TINY.sam.image_side_px, 0.25)
     full = sam_logits(logits, geometry, TINY.sam.image_side_px)

@@ -8,6 +8,8 @@ import inspect
 import math
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +27,7 @@ from fake_segment_server import (
     triton_error,
 )
 
-from ssp_sam.client import AsyncSegmentationClient, SegmentationClient, exchange
+from ssp_sam.client import AsyncSegmentationClient, SegmentationClient, exchange, messages
 from ssp_sam.client.exchange import KnownImages
 from ssp_sam.config import PRESETS
 from ssp_sam.errors import (
@@ -78,6 +80,31 @@ def test_answers_come_in_the_order_of_the_phrases(make_client: MakeClient, serve
     assert [answer.no_target for answer in answers] == [False, True, False]
     assert [answer.score for answer in answers] == pytest.approx([0.9, 0.7, 0.5])
     assert answers[0].box_xyxy_px.tolist() == [0, 0, len(PHRASES[0]), HEIGHT]
+
+
+@pytest.mark.parametrize(("most", "is_short"), [(10**6, True), (0, False)])
+def test_what_takes_long_leaves_the_event_loop_free(
+    most: int, is_short: bool, server: FakeTriton, png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def noting(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            threads.append(threading.current_thread())
+            return function(*args)
+
+        return call
+
+    async def ask() -> int:
+        async with AsyncSegmentationClient(transport=AsyncFakeTransport(server)) as client:
+            return (await client.segment(png, ["a dog"]))[0].area_px
+
+    monkeypatch.setattr(exchange, "encode_image", noting(exchange.encode_image))
+    monkeypatch.setattr(messages, "decode_rle", noting(messages.decode_rle))
+    monkeypatch.setattr(exchange, "_SHORT_BYTES", most)
+    monkeypatch.setattr(exchange, "_SHORT_PX", most)
+    assert asyncio.run(ask()) == expected_mask("a dog").sum()
+    assert [thread is threading.main_thread() for thread in threads] == [is_short] * 2
 
 
 def test_malformed_mask_is_the_servers_failure(

@@ -37,18 +37,19 @@ class Doubler:
 
 
 class Adder:
-    """A `CallModel` of one row: adds the row's `shared` number to its list `x`; tells `shared` as well."""
+    """A `CallModel` that adds a row's `shared` number to its list `x`; tells `shared` as well."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[list[float], int]] = []
+        self.calls: list[list[list[float]]] = []
         self.gate = asyncio.Event()
 
     async def __call__(self, call: ModelCall) -> dict[str, Array]:
         values, shared = call.inputs["x"], call.inputs["shared"]
-        self.calls.append((values[0].tolist(), len(shared)))
+        assert len(values) == len(shared)
+        self.calls.append(values.tolist())
         await self.gate.wait()
         if (values < 0).any():
-            raise InvalidArgumentError(f"negative: {values[0].tolist()}")
+            raise InvalidArgumentError(f"negative: {values.tolist()}")
         answer = {"y": values + shared, "shared": shared}
         return {name: answer[name] for name in call.outputs}
 
@@ -249,7 +250,7 @@ def test_calls_about_the_same_subject_share_a_row() -> None:
         tasks = await begin(joined, *calls)
         model.gate.set()
         answers = await asyncio.gather(*tasks)
-        assert model.calls == [([0], 1), ([1, 3, 4, 5], 1), ([2], 1)]
+        assert model.calls == [[[0]], [[1, 3, 4, 5]], [[2]]]
         for call, answer in zip(calls, answers, strict=True):
             np.testing.assert_array_equal(answer["y"], call.inputs["x"] + call.inputs["shared"])
             np.testing.assert_array_equal(answer["shared"], call.inputs["shared"])
@@ -267,7 +268,7 @@ def test_calls_that_want_other_outputs_share_no_row() -> None:
         model.gate.set()
         for call, answer in zip(calls, await asyncio.gather(*tasks), strict=True):
             assert answer.keys() == set(call.outputs)
-        assert model.calls == [([0], 1), ([1, 3], 1), ([2], 1)]
+        assert model.calls == [[[0]], [[1, 3]], [[2]]]
 
     run(main())
 
@@ -286,21 +287,50 @@ def test_what_does_not_fit_a_row_waits(calls: list[ModelCall], made: list[list[f
         tasks = await begin(lists_joined(model, length_max=3), some([0], 5), *calls)
         model.gate.set()
         await asyncio.gather(*tasks)
-        assert [values for values, _ in model.calls] == [[0], *made]
+        assert model.calls == [[[0]], *([row] for row in made)]
 
     run(main())
 
 
-@pytest.mark.parametrize(("rows_max", "rows", "length"), [(3, 3, 1), (2, 1, 2)])
-def test_calls_are_joined_in_the_way_that_takes_more_along(rows_max: int, rows: int, length: int) -> None:
+@pytest.mark.parametrize(("rows_max", "made"), [(3, [[1], [2], [3]]), (2, [[1, 3]])])
+def test_calls_are_joined_in_the_way_that_takes_more_along(rows_max: int, made: list[list[float]]) -> None:
     async def main() -> None:
         model = Adder()
         joined = lists_joined(model, rows_max=rows_max)
         tasks = await begin(joined, some([0], 5), some([1], 5), some([2], 7), some([3], 5))
         model.gate.set()
         await asyncio.gather(*tasks)
-        values, shared = model.calls[1]
-        assert (shared, len(values)) == (rows, length)
+        assert model.calls[1] == made
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("subjects", "rows_max", "made"),
+    [
+        # by subject in the order of coming, value n for the n-th call
+        ([5, 6, 5, 6, 7], 4, [[[1, 3], [2, 4]], [[5]]]),  # as many as four rows would, in two
+        ([5, 6, 5, 6, 5, 5], 4, [[[1, 3, 5, 6]], [[2, 4]]]),
+        ([5, 6, 6, 5, 6, 6], 6, [[[1, 4], [2, 3], [5, 6]]]),
+        ([5, 5, 6, 6, 6], 5, [[[1], [2], [3], [4], [5]]]),  # more than in any rows of several
+        ([5, 6, 6, 6, 6], 4, [[[1], [2], [3], [4]], [[5]]]),  # whoever came first is among them
+        ([5, 6, 7, 5, 6, 7], 6, [[[1, 4], [2, 5], [3, 6]]]),
+    ],
+)
+def test_rows_are_shared_if_no_fewer_calls_are_joined_so(
+    subjects: list[float], rows_max: int, made: list[list[list[float]]]
+) -> None:
+    async def main() -> None:
+        model = Adder()
+        joined = lists_joined(model, rows_max=rows_max)
+        calls = [some([n], subject) for n, subject in enumerate([4, *subjects])]
+        tasks = await begin(joined, *calls)
+        model.gate.set()
+        answers = await asyncio.gather(*tasks)
+        assert model.calls == [[[0]], *made]
+        for call, answer in zip(calls, answers, strict=True):
+            np.testing.assert_array_equal(answer["y"], call.inputs["x"] + call.inputs["shared"])
+            np.testing.assert_array_equal(answer["shared"], call.inputs["shared"])
 
     run(main())
 
@@ -312,7 +342,7 @@ def test_an_error_in_a_shared_row_is_that_of_its_own_call() -> None:
         model.gate.set()
         answers = await asyncio.gather(*tasks, return_exceptions=True)
         assert isinstance(answers[2], InvalidArgumentError)
-        assert answers[2].message == "negative: [-2]"
+        assert answers[2].message == "negative: [[-2]]"
         assert [answers[n]["y"].tolist() for n in (0, 1, 3)] == [[[5]], [[6]], [[8, 9]]]
 
     run(main())

@@ -169,7 +169,8 @@ def test_shared_memory_and_extra_options() -> None:
 def test_environment_limits_threads_and_memory_but_the_user_decides() -> None:
     own = environment({"PATH": "/bin", "OMP_NUM_THREADS": "7", "OPENBLAS_NUM_THREADS": "5"})
     assert (own["OMP_NUM_THREADS"], own["OPENBLAS_NUM_THREADS"]) == ("7", "5")
-    assert own["MALLOC_MMAP_THRESHOLD_"] == own["MALLOC_TRIM_THRESHOLD_"] == "65536"
+    assert (own["MALLOC_MMAP_THRESHOLD_"], own["MALLOC_TRIM_THRESHOLD_"]) == ("4194304", "16777216")
+    assert environment({"MALLOC_TRIM_THRESHOLD_": "1"})["MALLOC_TRIM_THRESHOLD_"] == "1"
 
 
 def test_threads_of_the_settings_go_before_those_of_the_environment() -> None:
