@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from ssp_sam.config import Preset
 from ssp_sam.errors import SegmentationError
@@ -26,6 +27,8 @@ from ssp_sam.serving.stages import (
     encoded_tokens,
 )
 from ssp_sam.tokenizer import tokenize
+
+IntArray = npt.NDArray[np.int64]
 
 # A server that starts has this long for sizes that may come; those of large image encoders do not matter as much.
 MEETING_SIZES_S = 5.0
@@ -104,9 +107,10 @@ class PhraseStage(NetworkStage):
         for chunk in chunks(len(image_index), self.preset.phrases_per_chunk):
             # Only the images of this chunk: the rows may hold more of them than fit beside its phrases.
             first, last = int(image_index[chunk][0]), int(image_index[chunk][-1]) + 1
-            images = {name: np.stack([row[name] for row in rows[first:last]]) for name in self.per_image}
+            different, place = _different(rows[first:last], self.per_image)
+            images = {name: np.stack([row[name] for row in different]) for name in self.per_image}
             inputs = {name: values[chunk] for name, values in phrases.items()}
-            inputs["image_index"] = image_index[chunk] - first
+            inputs["image_index"] = place[image_index[chunk] - first]
             parts.append(self.compute(inputs, images))
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         ends = np.cumsum(counts)
@@ -114,6 +118,33 @@ class PhraseStage(NetworkStage):
             {name: values[end - count : end] for name, values in joined.items()}
             for count, end in zip(counts, ends, strict=True)
         ]
+
+
+def _different(rows: Sequence[Row], names: Sequence[str]) -> tuple[list[Row], IntArray]:
+    """Return the rows that differ in these inputs, and for each of `rows` which of them it is like.
+
+    Rows that were joined are often about the same image, which is then computed once. To compare costs little: what
+    differs mostly does so from the start.
+    """
+    different: list[Row] = []
+    place = np.empty(len(rows), dtype=np.int64)
+    by_start: dict[tuple[bytes, ...], list[int]] = {}
+    for index, row in enumerate(rows):
+        alike = by_start.setdefault(tuple(row[name][:1].tobytes() for name in names), [])
+        for known in alike:
+            if all(_same_bytes(different[known][name], row[name]) for name in names):
+                place[index] = known
+                break
+        else:
+            place[index] = len(different)
+            alike.append(len(different))
+            different.append(row)
+    return different, place
+
+
+def _same_bytes(a: Array, b: Array) -> bool:
+    """Say whether two arrays of one shape and type are the same, bit for bit; numpy compares float16 slowly."""
+    return np.array_equal(a.view(np.uint8), b.view(np.uint8))
 
 
 class TextEncoderStage(PhraseStage):
@@ -211,15 +242,15 @@ def meet_sizes(stage: Stage, model: contract.Model, preset: Preset, most_s: floa
     images with a phrase each is of size n in both. The largest goes first: memory that grows size by size has holes.
     """
     largest = preset.phrases_per_chunk if isinstance(stage, PhraseStage) else model.max_batch_size
-    row = sample_row(model, preset, phrases=1)
-    stage.run([row])
+    rows = [sample_row(model, preset, phrases=1, filling=index) for index in range(largest)]  # no image comes twice
+    stage.run(rows[:1])
     began_s = time.perf_counter()
-    stage.run([row])
+    stage.run(rows[:1])
     one_s = time.perf_counter() - began_s
     while largest > 1 and one_s * largest * (largest + 1) / 2 > most_s:
         largest -= 1
     for size in range(largest, 1, -1):
-        stage.run([row] * size)
+        stage.run(rows[:size])
     return largest
 
 

@@ -17,8 +17,10 @@ _IMAGE_HW = (480, 640)
 _EMPTY_PHRASE = (VOCABULARY_SIZE - 2, VOCABULARY_SIZE - 1)  # its start and its end
 
 
-def sample_row(model: contract.Model, preset: Preset, phrases: int, image: bytes = b"") -> dict[str, Array]:
-    """Return inputs of a model by name, without the batch dimension: zeros wherever they will do.
+def sample_row(
+    model: contract.Model, preset: Preset, phrases: int, image: bytes = b"", filling: int = 0
+) -> dict[str, Array]:
+    """Return inputs of a model by name, without the batch dimension: `filling` wherever that will do.
 
     image: a file, for a model that takes one.
     """
@@ -32,7 +34,5 @@ def sample_row(model: contract.Model, preset: Preset, phrases: int, image: bytes
         contract.TOKEN_IDS_NAME: token_ids,
     }
     shapes = {tensor: tuple(phrases if dim == -1 else dim for dim in tensor.dims) for tensor in model.inputs}
-    return {
-        tensor.name: meaningful[tensor.name] if tensor.name in meaningful else np.zeros(shape, tensor.numpy_dtype)
-        for tensor, shape in shapes.items()
-    }
+    filled = {tensor.name: np.full(shape, filling, tensor.numpy_dtype) for tensor, shape in shapes.items()}
+    return {name: meaningful.get(name, values) for name, values in filled.items()}

@@ -154,6 +154,36 @@ def test_every_size_that_may_come_is_met_before_the_first_request(stages: Stages
     assert met == [{1}, {1}], "no time for larger ones"
 
 
+@pytest.mark.parametrize(
+    ("name", "of_image"),
+    [(contract.SSP_PROMPT_GENERATOR, "clip_tokens"), (contract.MASK_DECODER, "image_embedding")],
+)
+def test_an_image_that_several_rows_are_about_is_computed_once(
+    stages: Stages, requests, name: str, of_image: str
+) -> None:
+    stage = stages[name]
+    assert isinstance(stage, NetworkStage)
+    images: list[int] = []
+
+    def network(*arrays: Array) -> tuple[Array, ...]:
+        images.append(len(arrays[0]))
+        return stage.network(*arrays)
+
+    watched = copy.copy(stage)
+    watched.network = network
+    one, other = (
+        {tensor: values if tensor == of_image else values[:1] for tensor, values in inputs_of(name, known).items()}
+        for known in requests[:2]
+    )
+    touched = one[of_image].copy()
+    touched[-1, -1] += touched.dtype.type(0.5)
+    rows = [one, other, {**other, of_image: one[of_image].copy()}, {**one, of_image: touched}, one]
+    together = watched.run(rows)
+    assert images == [3]
+    for row, answer in zip(rows, together, strict=True):
+        assert_same(answered(answer), answered(stage.run([row])[0]))
+
+
 def png_of(width: int, height: int) -> bytes:
     file = io.BytesIO()
     Image.new("1", (width, height)).save(file, "PNG")
