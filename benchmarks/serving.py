@@ -93,12 +93,12 @@ def _one_client(server: TritonServer, predictor: Predictor, image: Path) -> Iter
 def _many_clients(server: TritonServer, predictor: Predictor, image: Path) -> Iterator[Figure]:
     """Throughput of 32 clients beside that of the best batches in process, by turns."""
     # So many requests that beginning and end of a turn, when calls are short of company, hardly count.
-    load = Load(clients=32, requests=640, new_image_share=0.0)
+    load = Load(clients=32, requests=480, new_image_share=0.0)
     loads = {
         "": load,
         " on one image": replace(load, recent_images=1),  # as in process
-        f" with {MANY_PHRASES} phrases a request": replace(load, phrases=MANY_PHRASES, requests=96),
-        f" and {NEW_IMAGES:.0%} new images": replace(load, new_image_share=NEW_IMAGES, requests=256),
+        f" with {MANY_PHRASES} phrases a request": replace(load, phrases=MANY_PHRASES, requests=80),
+        f" and {NEW_IMAGES:.0%} new images": replace(load, new_image_share=NEW_IMAGES, requests=192),
     }
     picture = Image.open(image)
     ratios: dict[str, list[float]] = {name: [] for name in loads}
