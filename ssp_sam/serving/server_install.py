@@ -136,8 +136,9 @@ def server_environment(
     defaults = {
         "OPENBLAS_NUM_THREADS": str(threads or cpu_threads("auto")),
         "TOKENIZERS_PARALLELISM": "false",
-        # Give large tensors back to the system when they are freed: by default the server grows by half a gigabyte
-        # under load. Smaller ones are kept, since the kernel clears every page that it hands out.
+        # tritonserver gives large tensors back to the system when they are freed: by default it grows by half a
+        # gigabyte under load. Smaller ones it keeps, since the kernel clears every page that it hands out. Its Python
+        # processes decide for themselves (`keep_freed_memory`).
         "MALLOC_MMAP_THRESHOLD_": str(4 * _MEBIBYTE),
         "MALLOC_TRIM_THRESHOLD_": str(16 * _MEBIBYTE),
     }
