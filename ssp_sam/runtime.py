@@ -25,10 +25,6 @@ _FASTER_THAN_FP32 = {
     "fp16": ({"amx_fp16"},),
 }
 
-# Of Linux, by machine: sched_setattr and sched_getattr, for which the C library has no functions until glibc 2.41.
-_SCHEDULING_CALLS = {"x86_64": (314, 315), "aarch64": (274, 275)}
-_SLICE_NS = 20_000_000
-
 _MEBIBYTE = 1 << 20
 _GLIBC_PARAMETERS = {
     -3: 32 * _MEBIBYTE,  # M_MMAP_THRESHOLD, at its largest: blocks below it come from the heap
@@ -141,50 +137,3 @@ def keep_freed_memory() -> None:
     for parameter, value_bytes in _GLIBC_PARAMETERS.items():
         if library.mallopt(parameter, value_bytes) != 1:
             raise OSError(f"mallopt({parameter}, {value_bytes}) failed")
-
-
-class _SchedulingAttributes(ctypes.Structure):
-    """Linux' `struct sched_attr`, as it was first."""
-
-    _fields_ = (
-        ("size", ctypes.c_uint32),
-        ("policy", ctypes.c_uint32),
-        ("flags", ctypes.c_uint64),
-        ("nice", ctypes.c_int32),
-        ("priority", ctypes.c_uint32),
-        ("runtime_ns", ctypes.c_uint64),
-        ("deadline_ns", ctypes.c_uint64),
-        ("period_ns", ctypes.c_uint64),
-    )
-
-
-def time_slice_ns() -> int | None:
-    """Return how long this thread may compute at a stretch; None where the kernel does not say."""
-    attributes = _scheduling_attributes()
-    return (attributes.runtime_ns or None) if attributes else None
-
-
-def lengthen_time_slice() -> None:
-    """Let this thread, and those that it will start, compute for longer at a stretch while others wait for the core.
-
-    Networks of several stages often want the same core. Linux' 1.4 to 3 ms (6.12 and later) make them take turns many
-    times during one call, and each finds the cache full of the other's weights. Their share of the core stays the same,
-    and whoever has shorter slices still interrupts them. Where the kernel has no such slices, nothing changes.
-    """
-    attributes = _scheduling_attributes()
-    if attributes and attributes.runtime_ns:  # older kernels tell 0
-        attributes.runtime_ns = _SLICE_NS
-        set_attributes, _ = _SCHEDULING_CALLS[platform.machine()]
-        # What forbids it, such as a container's rules, costs speed and nothing else.
-        ctypes.CDLL(None).syscall(set_attributes, 0, ctypes.byref(attributes), 0)
-
-
-def _scheduling_attributes() -> _SchedulingAttributes | None:
-    """Return those of this thread, or None where they cannot be asked for."""
-    if platform.system() != "Linux" or platform.machine() not in _SCHEDULING_CALLS:
-        return None
-    _, get_attributes = _SCHEDULING_CALLS[platform.machine()]
-    attributes = _SchedulingAttributes()
-    size = ctypes.sizeof(attributes)
-    failed: int = ctypes.CDLL(None).syscall(get_attributes, 0, ctypes.byref(attributes), size, 0)
-    return None if failed else attributes

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ssp_sam.config import Preset
 from ssp_sam.errors import SegmentationError
 from ssp_sam.networks import Network, load_network
-from ssp_sam.runtime import OPENVINO, cpu_threads, lengthen_time_slice, stage_runtime
+from ssp_sam.runtime import OPENVINO, cpu_threads, stage_runtime
 from ssp_sam.serving import contract
 from ssp_sam.serving.sample_rows import sample_row
 from ssp_sam.serving.stages import (
@@ -225,7 +225,6 @@ def load_network_stage(
     name: str, preset: Preset, parameters: Mapping[str, str], weights: Path, device: str
 ) -> NetworkStage:
     """Build the stage `name` with its weights, on `device`."""
-    lengthen_time_slice()
     runtime = stage_runtime(name, preset, device, parameters["dtype"])
     network = load_network(name, preset, weights, runtime, cpu_threads(parameters["threads"]))
     embedding_dtype = parameters.get("embedding_dtype", "FP32")
