@@ -36,7 +36,7 @@ from ssp_sam.networks import load_network
 from ssp_sam.onnx_export import onnx_graph
 from ssp_sam.postprocess import full_size_mask
 from ssp_sam.preprocess import Geometry, prepare
-from ssp_sam.runtime import OPENVINO, TORCH, Runtime, keep_freed_memory, stage_runtime
+from ssp_sam.runtime import INT8, OPENVINO, TORCH, Runtime, keep_freed_memory, stage_runtime
 from ssp_sam.serving import contract
 from ssp_sam.serving.contract import NETWORK_STAGES
 from ssp_sam.serving.network_stages import network_stage
@@ -51,7 +51,11 @@ Call = Callable[[Arrays], Arrays]
 REFERENCE = Runtime(TORCH, "fp32")
 # Threads that wait for more work spin for some milliseconds, in the time of whatever is called next.
 SETTLE_S = 0.1
-RUNTIMES = (REFERENCE, Runtime(TORCH, "bf16"), Runtime(OPENVINO, "fp32"), Runtime(OPENVINO, "bf16"))
+RUNTIMES = (
+    REFERENCE,
+    Runtime(TORCH, "bf16"),
+    *(Runtime(OPENVINO, precision) for precision in ("fp32", "bf16", INT8)),
+)
 
 
 @dataclass(frozen=True)

@@ -103,8 +103,8 @@ class Preset:
     with.
     `phrases_per_chunk` bounds memory: stages work on at most that many phrases at once.
     `cpu_runtimes`: for a stage that need not compute as "torch fp32" on a CPU, what it may compute as, the fastest
-    first: an engine ("torch", "openvino") and the precision of matrix products ("fp32", "bf16", "fp16"). Here stands
-    what `scripts/compare_runtimes.py` lets pass.
+    first: an engine ("torch", "openvino") and the precision of matrix products ("fp32", "bf16", "fp16"; in OpenVINO
+    "int8"). Here stands what `scripts/compare_runtimes.py` lets pass.
     `cpu_threads`: for a stage that computes with another number of threads than "auto" when it is served on a CPU, what
     `ssp_sam.runtime.cpu_threads` takes. SAM's image encoder at full size takes nearly all of the time of a request.
     """
@@ -116,7 +116,7 @@ class Preset:
     text_positions: int = CONTEXT_LENGTH
     phrases_per_chunk: int = 8
     cpu_runtimes: Mapping[str, Sequence[str]] = field(
-        default_factory=lambda: {"sam_image_encoder": ("openvino bf16", "openvino fp32", "torch bf16")}
+        default_factory=lambda: {"sam_image_encoder": ("openvino bf16", "openvino int8", "openvino fp32", "torch bf16")}
     )
     cpu_threads: Mapping[str, str] = field(default_factory=lambda: {"sam_image_encoder": "all"})
 
@@ -180,10 +180,10 @@ PRESETS: dict[str, Preset] = {
             text_positions=28,
             phrases_per_chunk=32,
             cpu_runtimes={
-                "sam_image_encoder": ("openvino bf16", "openvino fp32", "torch bf16"),
-                "clip_image_encoder": ("openvino bf16", "openvino fp32", "torch bf16"),
+                "sam_image_encoder": ("openvino bf16", "openvino int8", "openvino fp32", "torch bf16"),
+                "clip_image_encoder": ("openvino bf16", "openvino int8", "openvino fp32", "torch bf16"),
                 "text_encoder": ("openvino bf16", "openvino fp32", "torch bf16"),
-                "ssp_prompt_generator": ("openvino bf16", "openvino fp32"),
+                "ssp_prompt_generator": ("openvino bf16", "openvino int8", "openvino fp32"),
                 "mask_decoder": ("openvino bf16", "openvino fp32"),
             },
             cpu_threads={},

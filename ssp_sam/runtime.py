@@ -15,14 +15,17 @@ from ssp_sam.config import Preset
 from ssp_sam.errors import InvalidArgumentError
 
 PRECISIONS = ("fp32", "bf16", "fp16")
+INT8 = "int8"  # of products with weights; all else is then computed in float32
 DTYPES = ("auto", *PRECISIONS)
 TORCH, OPENVINO = "torch", "openvino"
 # A CPU that all of one of these are told of multiplies such numbers faster than float32. Instructions alone do not make
 # it so. In OpenVINO, bfloat16 was faster in every stage on an AMD CPU with avx512_bf16, and 16 bits were slower in
-# every stage on an Intel CPU with avx512_bf16 and avx512_fp16 whose AMX a virtual machine hid (docs/performance.md).
+# every stage on an Intel CPU with avx512_bf16 and avx512_fp16 whose AMX a virtual machine hid. There 8 bits were faster
+# than float32 in every stage (docs/performance.md).
 _FASTER_THAN_FP32 = {
     "bf16": ({"amx_bf16"}, {"AuthenticAMD", "avx512_bf16"}),
     "fp16": ({"amx_fp16"},),
+    INT8: ({"avx512_vnni"},),
 }
 
 _MEBIBYTE = 1 << 20
@@ -37,7 +40,8 @@ _GLIBC_PARAMETERS = {
 class Runtime:
     """What computes a stage, and how.
 
-    engine: TORCH, or OPENVINO on a CPU; precision: of matrix products, one of PRECISIONS; device: as torch names it.
+    engine: TORCH, or OPENVINO on a CPU; precision: of matrix products, one of PRECISIONS, or INT8 in OpenVINO;
+    device: as torch names it.
     """
 
     engine: str

@@ -13,9 +13,10 @@ from ssp_sam.config import Preset
 from ssp_sam.networks import Array, Network
 from ssp_sam.networks._private_openvino import CORE, openvino
 from ssp_sam.networks.converted import Source, converted_files
+from ssp_sam.networks.int8_weights import GROUP, with_int8_weights
 from ssp_sam.serving import contract
 
-_PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 
 _Halves = tuple[int, ...]
 """Which inputs come in float16, by their place."""
@@ -55,10 +56,11 @@ class _Part:
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": GROUP if precision == "int8" else 0,
             # Stages are processes that compute side by side: pinned, each would choose the same cores.
             "ENABLE_CPU_PINNING": False,
         }
-        self._model = model
+        self._model = with_int8_weights(model) if precision == "int8" else model
         self._dtypes = [tensor.get_element_type().to_dtype() for tensor in model.inputs]
         self._compiled: dict[_Halves, Any] = {}
         self._compiling = threading.Lock()

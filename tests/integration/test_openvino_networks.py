@@ -68,6 +68,19 @@ def test_it_answers_what_pytorch_answers_for_any_number_of_images_and_phrases(st
             np.testing.assert_allclose(a, b, atol=2e-4 * float(np.abs(a).max()))
 
 
+@pytest.mark.parametrize("stage", NETWORK_STAGES)
+def test_8_bits_answer_nearly_the_same_and_a_row_does_not_depend_on_its_batch(stage: str) -> None:
+    plain, small = load(stage, "openvino", "fp32"), load(stage, "openvino", "int8")
+    given = arguments(stage, 3)
+    for a, b in zip(plain(*given), small(*given), strict=True):
+        x, y = a.ravel().astype(np.float64), b.ravel().astype(np.float64)
+        assert a.shape == b.shape and b.dtype == np.float32
+        assert x @ y / (np.linalg.norm(x) * np.linalg.norm(y)) > 0.999
+    first = [values[:1] for values in given]
+    for whole, alone in zip(small(*given), small(*first), strict=True):
+        np.testing.assert_allclose(whole[: len(alone)], alone, atol=0.02 * float(np.abs(whole).max()))
+
+
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
 def test_float16_is_computed_as_the_same_numbers_in_float32(engine: str) -> None:
     network = load("mask_decoder", engine, "fp32")

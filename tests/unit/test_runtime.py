@@ -30,6 +30,7 @@ def test_a_cpu_computes_in_float32_unless_told_otherwise() -> None:
     [
         (WITH_BF16, "openvino bf16"),
         (frozenset({"GenuineIntel", "avx512_bf16", "amx_bf16"}), "openvino bf16"),
+        (frozenset({"AuthenticAMD", "avx512_bf16", "avx512_vnni"}), "openvino bf16"),
         (frozenset({"GenuineIntel", "avx512_bf16", "avx512_fp16"}), "openvino fp32"),
         (frozenset({"AuthenticAMD", "avx2"}), "openvino fp32"),
         (frozenset(), "openvino fp32"),
@@ -43,6 +44,17 @@ def test_a_stage_computes_in_16_bits_only_where_the_cpu_is_faster_so(
     assert stage_runtime("mask_decoder", TINY, "cpu", "auto").name == name
     assert stage_runtime("sam_image_encoder", TINY, "cpu", "fp32").name == "torch fp32"
     assert stage_runtime("mask_decoder", get_preset("b224"), "cpu", "auto").name == "torch fp32"
+
+
+def test_where_16_bits_are_no_faster_the_stages_whose_masks_bear_it_multiply_integers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runtime, "_cpu_words", lambda: frozenset({"GenuineIntel", "avx512_bf16", "avx512_vnni"}))
+    for stage in ("sam_image_encoder", "clip_image_encoder", "ssp_prompt_generator"):
+        assert stage_runtime(stage, TINY, "cpu", "auto").name == "openvino int8"
+    for stage in ("text_encoder", "mask_decoder"):
+        assert stage_runtime(stage, TINY, "cpu", "auto").name == "openvino fp32"
+    assert stage_runtime("sam_image_encoder", get_preset("l336"), "cpu", "auto").name == "openvino int8"
 
 
 def test_only_a_cpu_computes_in_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
