@@ -1,4 +1,4 @@
-"""Weights in 8 bits: a quarter of the memory, and products of integers where the CPU multiplies them faster."""
+"""Weights in 8 bits: products of integers, for CPUs that multiply these faster than floats."""
 
 from __future__ import annotations
 
