@@ -105,8 +105,6 @@ class Preset:
     `cpu_runtimes`: for a stage that need not compute as "torch fp32" on a CPU, what it may compute as, the fastest
     first: an engine ("torch", "openvino") and the precision of matrix products ("fp32", "bf16", "fp16"; in OpenVINO
     "int8"). Here stands what `scripts/compare_runtimes.py` lets pass.
-    `cpu_threads`: for a stage that computes with another number of threads than "auto" when it is served on a CPU, what
-    `ssp_sam.runtime.cpu_threads` takes. SAM's image encoder at full size takes nearly all of the time of a request.
     """
 
     name: str
@@ -118,7 +116,6 @@ class Preset:
     cpu_runtimes: Mapping[str, Sequence[str]] = field(
         default_factory=lambda: {"sam_image_encoder": ("openvino bf16", "openvino int8", "openvino fp32", "torch bf16")}
     )
-    cpu_threads: Mapping[str, str] = field(default_factory=lambda: {"sam_image_encoder": "all"})
 
 
 def _sam_vit_h() -> SamConfig:
@@ -186,7 +183,6 @@ PRESETS: dict[str, Preset] = {
                 "ssp_prompt_generator": ("openvino bf16", "openvino int8", "openvino fp32"),
                 "mask_decoder": ("openvino bf16", "openvino fp32"),
             },
-            cpu_threads={},
         ),
         # The published variants.
         Preset(

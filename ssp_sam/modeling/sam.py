@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ssp_sam.config import SamConfig
 from ssp_sam.modeling.images import PixelNormalizer
-from ssp_sam.modeling.sam_decoder import decode
+from ssp_sam.modeling.sam_decoder import SeenImage, decode, see
 from ssp_sam.modeling.sam_vit import encode
 
 SAM_MEAN_255 = (123.675, 116.28, 103.53)
@@ -72,6 +72,17 @@ class MaskDecoder(nn.Module):
 
         image_embedding: (B, D, G, G); prompt_tokens: (P, Q, D); image_index: int (P,), the image of each phrase.
         """
-        grid = self.config.grid
+        return self.decode(self.see(image_embedding), prompt_tokens, image_index)
+
+    def see(self, image_embedding: Tensor) -> SeenImage:
+        """Return what `decode` needs of images (B, D, G, G); it is the same for all phrases."""
         image = image_embedding + self.no_mask_embed.weight[..., None, None]  # no dense prompt
-        return decode(self.decoder, image, self.pe_layer((grid, grid)), prompt_tokens, image_index)
+        return see(self.decoder, image, self._position())
+
+    def decode(self, seen: SeenImage, prompt_tokens: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `forward` returns, of images that were seen."""
+        return decode(self.decoder, seen, self._position(), prompt_tokens, image_index)
+
+    def _position(self) -> Tensor:
+        position: Tensor = self.pe_layer((self.config.grid, self.config.grid))[None]
+        return position

@@ -13,7 +13,7 @@ The package takes many prompts of one image and treats every prompt's copy of it
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from segment_anything.modeling import MaskDecoder, TwoWayTransformer
@@ -22,18 +22,41 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+class SeenImage(NamedTuple):
+    """What the first layer makes of B images before it knows of a phrase.
+
+    keys: (B, N, d), which tokens are compared with; asking: (B, N, d), what is compared with tokens; values: (B, N, d);
+    pixels: (B, N, D).
+    """
+
+    keys: Tensor
+    asking: Tensor
+    values: Tensor
+    pixels: Tensor
+
+
+def see(decoder: MaskDecoder, image: Tensor, position: Tensor) -> SeenImage:
+    """Return what `decode` needs of images.
+
+    image: (B, D, G, G), the dense prompt added; position: (1, D, G, G).
+    """
+    pixels = _tokens_of(image)
+    return SeenImage(*_project(decoder.transformer.layers[0], pixels, _tokens_of(position)), pixels)
+
+
 def decode(
-    decoder: MaskDecoder, image: Tensor, position: Tensor, prompt_tokens: Tensor, image_index: Tensor
+    decoder: MaskDecoder, seen: SeenImage, position: Tensor, prompt_tokens: Tensor, image_index: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the logits of the single mask (P, 4G, 4G) and the estimate of its IoU (P,).
 
-    image: (B, D, G, G), the dense prompt added; position: (D, G, G); prompt_tokens: (P, Q, D); image_index: int (P,),
-    the image of each phrase.
+    seen: what `see` says of B images; position: (1, D, G, G); prompt_tokens: (P, Q, D); image_index: int (P,), the
+    image of each phrase.
     """
-    grid = image.shape[-1]
+    grid = position.shape[-1]
     own_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])  # (1 + 4, D)
     tokens = torch.cat([own_tokens.expand(prompt_tokens.shape[0], -1, -1), prompt_tokens], dim=1)  # (P, 5 + Q, D)
-    hidden, pixels = _transform(decoder.transformer, _tokens_of(image), _tokens_of(position[None]), tokens, image_index)
+    of_phrases = SeenImage(*(each[image_index] for each in seen))
+    hidden, pixels = _transform(decoder.transformer, of_phrases, _tokens_of(position), tokens)
     # Token 0 answers IoU estimates, token 1 is the single mask; the other three are SAM's ambiguity outputs.
     kernel = decoder.output_hypernetworks_mlps[0](hidden[:, 1])  # (P, D / 8)
     logits = _logits(decoder.output_upscaling, pixels, kernel, grid)
@@ -45,32 +68,21 @@ def _tokens_of(image: Tensor) -> Tensor:
 
 
 def _transform(
-    transformer: TwoWayTransformer, image: Tensor, position: Tensor, tokens: Tensor, image_index: Tensor
+    transformer: TwoWayTransformer, seen: SeenImage, position: Tensor, tokens: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return what becomes of the tokens (P, T, D) and of the image (P, N, D); image: (B, N, D), position: (1, N, D)."""
-    hidden, pixels = tokens, image
-    for layer in transformer.layers:
-        is_first = layer is transformer.layers[0]  # the image is not yet a phrase's own
-        hidden, pixels = _layer(layer, hidden, pixels, (tokens, position), image_index if is_first else None)
+    """Return what becomes of the tokens (P, T, D) and of each phrase's image (P, N, D); position: (1, N, D)."""
+    first, *others = transformer.layers
+    hidden, pixels = _layer(first, tokens, tokens, seen)
+    for layer in others:
+        hidden, pixels = _layer(layer, hidden, tokens, SeenImage(*_project(layer, pixels, position), pixels))
     final = transformer.final_attn_token_to_image
-    keys, values = _of_image(pixels, position, [final.k_proj], final.v_proj)
-    hidden = hidden + _attend(final, final.q_proj(hidden + tokens), keys, values)
+    keys = _placed(final.k_proj, pixels, position)
+    hidden = hidden + _attend(final, final.q_proj(hidden + tokens), keys, final.v_proj(pixels))
     return transformer.norm_final_attn(hidden), pixels
 
 
-def _layer(
-    layer: TwoWayAttentionBlock,
-    hidden: Tensor,
-    pixels: Tensor,
-    places: tuple[Tensor, Tensor],
-    image_index: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """Advance tokens and image.
-
-    places: what is added to tokens and to pixels to compare them; image_index: given if `pixels` are still those
-    of images (B, N, D), not of phrases (P, N, D).
-    """
-    tokens, position = places
+def _layer(layer: TwoWayAttentionBlock, hidden: Tensor, tokens: Tensor, seen: SeenImage) -> tuple[Tensor, Tensor]:
+    """Advance tokens (P, T, D) and image (P, N, D); tokens: what is added to the former to compare them."""
     to_image, to_tokens, own = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token, layer.self_attn
     if layer.skip_first_layer_pe:
         hidden = layer.norm1(_attend(own, own.q_proj(hidden), own.k_proj(hidden), own.v_proj(hidden)))
@@ -78,20 +90,24 @@ def _layer(
         placed = hidden + tokens
         hidden = layer.norm1(hidden + _attend(own, own.q_proj(placed), own.k_proj(placed), own.v_proj(hidden)))
 
-    keys, asking, values = _of_image(pixels, position, [to_image.k_proj, to_tokens.q_proj], to_image.v_proj)
-    if image_index is not None:
-        keys, asking, values, pixels = keys[image_index], asking[image_index], values[image_index], pixels[image_index]
-    hidden = layer.norm2(hidden + _attend(to_image, to_image.q_proj(hidden + tokens), keys, values))
+    hidden = layer.norm2(hidden + _attend(to_image, to_image.q_proj(hidden + tokens), seen.keys, seen.values))
     hidden = layer.norm3(hidden + layer.mlp(hidden))
     told = _attend_to_few if _are_few(to_tokens, hidden.shape[1]) else _attend
-    said = told(to_tokens, asking, to_tokens.k_proj(hidden + tokens), to_tokens.v_proj(hidden))
-    return hidden, layer.norm4(pixels + said)
+    said = told(to_tokens, seen.asking, to_tokens.k_proj(hidden + tokens), to_tokens.v_proj(hidden))
+    return hidden, layer.norm4(seen.pixels + said)
 
 
-def _of_image(pixels: Tensor, position: Tensor, placed: list[nn.Linear], plain: nn.Linear) -> tuple[Tensor, ...]:
-    """Project pixels (P, N, D): with their positions by each of `placed`, without by `plain`."""
-    with_position = (F.linear(pixels, layer.weight) + layer(position) for layer in placed)
-    return *with_position, plain(pixels)
+def _project(layer: TwoWayAttentionBlock, pixels: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a layer's keys, askings and values of pixels (P, N, D)."""
+    to_image, to_tokens = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
+    keys, asking = (_placed(each, pixels, position) for each in (to_image.k_proj, to_tokens.q_proj))
+    return keys, asking, to_image.v_proj(pixels)
+
+
+def _placed(projection: nn.Linear, pixels: Tensor, position: Tensor) -> Tensor:
+    """Project pixels (P, N, D) with their positions (1, N, D) added."""
+    placed: Tensor = F.linear(pixels, projection.weight) + projection(position)
+    return placed
 
 
 def _attend(attention: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ CACHE_VARIABLE = "SSP_SAM_CACHE"
 _UNUSED_S = 30 * 24 * 3600.0
 """What nobody has read for so long is deleted when something new is kept."""
 
-_PARTS = {contract.SSP_PROMPT_GENERATOR: ("compare", "write")}
+_PARTS = {contract.SSP_PROMPT_GENERATOR: ("compare", "write"), contract.MASK_DECODER: ("see", "decode")}
 _WHOLE = ("whole",)
 # What decides how a network is converted, beside its weights.
 _PACKAGES = ("openvino", "segment-anything", "torch")

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from ssp_sam.checkpoint import load_stage_module
 from ssp_sam.config import Preset
 from ssp_sam.errors import SegmentationError
+from ssp_sam.modeling.sam import MaskDecoder
+from ssp_sam.modeling.sam_decoder import SeenImage
 from ssp_sam.modeling.ssp import SspPromptGenerator, compare
 from ssp_sam.networks._private_openvino import openvino
 from ssp_sam.onnx_export import example_inputs
@@ -36,17 +38,33 @@ def convert(stage: str, module: nn.Module, preset: Preset) -> dict[str, Any]:
 
 
 def _parts(module: nn.Module, arguments: tuple[Tensor, ...]) -> dict[str, Any]:
-    if not isinstance(module, SspPromptGenerator):
-        return {"whole": _traced(module, arguments)}
-    clip_tokens, token_ids, text_embedding, word_embeddings, image_index = arguments
-    compared = clip_tokens, text_embedding, image_index
-    patches, _, similarity_map = compare(*compared)
-    return {
-        "compare": _traced(_AsModule(compare), compared),
-        "write": _traced(
-            _AsModule(module.write, module), (patches, similarity_map, image_index, token_ids, word_embeddings)
-        ),
-    }
+    if isinstance(module, SspPromptGenerator):
+        clip_tokens, token_ids, text_embedding, word_embeddings, image_index = arguments
+        compared = clip_tokens, text_embedding, image_index
+        patches, _, similarity_map = compare(*compared)
+        written = patches, similarity_map, image_index, token_ids, word_embeddings
+        return {
+            "compare": _traced(_AsModule(compare), compared),
+            "write": _traced(_AsModule(module.write, module), written),
+        }
+    if isinstance(module, MaskDecoder):
+        image_embedding, prompt_tokens, image_index = arguments
+        seen = module.see(image_embedding)
+        return {
+            "see": _traced(_AsModule(module.see, module), (image_embedding,)),
+            "decode": _traced(_AsModule(_decode_flat(module), module), (*seen, prompt_tokens, image_index)),
+        }
+    return {"whole": _traced(module, arguments)}
+
+
+def _decode_flat(module: MaskDecoder) -> Callable[..., tuple[Tensor, Tensor]]:
+    """Return `module.decode` for a trace, whose arguments are tensors."""
+
+    def decode(*arguments: Tensor) -> tuple[Tensor, Tensor]:
+        *seen, prompt_tokens, image_index = arguments
+        return module.decode(SeenImage(*seen), prompt_tokens, image_index)
+
+    return decode
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from ssp_sam.networks import Array, Network
 from ssp_sam.networks._private_openvino import CORE, openvino
 from ssp_sam.networks.converted import Source, converted_files
 from ssp_sam.networks.int8_weights import GROUP, with_int8_weights
+from ssp_sam.networks.recent_images import RecentImages
 from ssp_sam.serving import contract
 
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
@@ -34,6 +35,8 @@ def openvino_network(stage: str, models: Mapping[str, Any], precision: str, thre
     if stage == contract.SSP_PROMPT_GENERATOR:
         # Patches and phrase are compared in float32, whatever the rest is computed in.
         return _PromptGenerator(_Part(models["compare"], "fp32", threads), _Part(models["write"], precision, threads))
+    if stage == contract.MASK_DECODER:
+        return _MaskDecoder(_Part(models["see"], precision, threads), _Part(models["decode"], precision, threads))
     return _Part(models["whole"], precision, threads)
 
 
@@ -105,3 +108,16 @@ class _PromptGenerator:
         """Compute."""
         patches, similarity, similarity_map = self._compare(clip_tokens, text_embedding, image_index)
         return *self._write(patches, similarity_map, image_index, token_ids, word_embeddings), similarity
+
+
+class _MaskDecoder:
+    """The mask decoder of its two parts; called like `MaskDecoder`. It remembers what it saw of recent images."""
+
+    def __init__(self, see: _Part, decode: _Part) -> None:
+        self._see, self._decode = RecentImages(see), decode
+
+    def __call__(self, image_embedding: Array, prompt_tokens: Array, image_index: Array) -> tuple[Array, ...]:
+        """Compute."""
+        first, *others = (self._see(image) for image in image_embedding)
+        seen = [np.concatenate(parts) for parts in zip(first, *others, strict=True)] if others else first
+        return self._decode(*seen, prompt_tokens, image_index)

@@ -279,7 +279,8 @@ def model_parameters(model: contract.Model, preset: Preset, manifest: Manifest) 
         parameters["calibration"] = json.dumps(asdict(manifest.calibration))
     elif model.uses_device:
         parameters["dtype"] = manifest.dtype
-        parameters["threads"] = preset.cpu_threads.get(model.name, "auto")
+        # On a CPU. With all cores, SAM's image encoder, which takes most of a new image's time, leaves none idle.
+        parameters["threads"] = "all" if model.name == contract.SAM_IMAGE_ENCODER else "auto"
         # So that a server says what it serves.
         parameters["weights_sha256"] = manifest.weights_sha256.get(model.name, "")
     if model.name == contract.SAM_IMAGE_ENCODER:

@@ -231,7 +231,7 @@ def test_networks_prepared_together_are_loaded_as_they_are(
 def test_how_a_network_is_served_does_not_change_it(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load("text_encoder", "openvino", "fp32")
     monkeypatch.setattr(subprocess, "run", None)  # nothing is converted again
-    other = replace(TINY, phrases_per_chunk=1, cpu_runtimes={}, cpu_threads={"text_encoder": "all"})
+    other = replace(TINY, phrases_per_chunk=1, cpu_runtimes={})
     load_network("text_encoder", other, weights_path(REPOSITORY, "text_encoder"), Runtime("openvino", "fp32"), 1)
 
 
@@ -316,6 +316,19 @@ def test_threads_may_share_a_network() -> None:
     for a, b in zip(got, expected * 3, strict=True):
         for one, other in zip(a, b, strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_the_mask_decoder_answers_alike_about_images_that_it_remembers(precision: str) -> None:
+    of_image, of_phrases, _ = arguments("mask_decoder", 3)
+    images = np.concatenate([of_image, of_image[..., ::-1], -of_image])
+    used, network = load("mask_decoder", "openvino", precision), load("mask_decoder", "openvino", precision)
+    used(images[:2], of_phrases[:2], np.arange(2))
+    used(images[1:], of_phrases, np.array([1, 0, 1]))
+    for a, b in zip(
+        used(images, of_phrases, np.array([2, 0, 1])), network(images, of_phrases, np.array([2, 0, 1])), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_answers_outlive_the_next_call() -> None:
