@@ -9,17 +9,17 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from tritonclient import grpc
 
-from benchmarks import services, traffic
+from benchmarks import in_process, services, traffic
 from benchmarks.figures import Figure, at_least, at_most, ratio
 from benchmarks.phrases import PHRASES, phrases
 from benchmarks.timing import in_turns, interleaved
@@ -31,8 +31,7 @@ from ssp_sam.runtime import cpu_threads, keep_freed_memory
 from ssp_sam.serving import contract
 from ssp_sam.serving.server import TritonServer
 
-BATCHES = (1, 4, 8, 16, 32)
-IMAGE_BATCHES = (1, 2, 4)
+TURNS = 5
 MANY_PHRASES = 8
 NEW_IMAGES = 0.2
 Sweeps = dict[str, list[dict[str, Any]]]
@@ -97,31 +96,33 @@ def _many_clients(server: TritonServer, predictor: Predictor, image: Path) -> It
     loads = {
         "": load,
         " on one image": replace(load, recent_images=1),  # as in process
-        f" with {MANY_PHRASES} phrases a request": replace(load, phrases=MANY_PHRASES, requests=80),
-        f" and {NEW_IMAGES:.0%} new images": replace(load, new_image_share=NEW_IMAGES, requests=192),
+        f" with {MANY_PHRASES} phrases a request": replace(load, phrases=MANY_PHRASES, requests=64),
+        f" and {NEW_IMAGES:.0%} new images": replace(load, new_image_share=NEW_IMAGES, requests=240),
     }
     picture = Image.open(image)
+    of_phrases, of_images = in_process.best_phrases(predictor, image), in_process.best_images(predictor, image)
     ratios: dict[str, list[float]] = {name: [] for name in loads}
-    best, spent_ms = _Best(), list[float]()
-    for turn in range(3):
-        served = {
-            name: traffic.run(Triton(server.grpc_url), picture, each, seed=turn).requests_per_s
-            for name, each in loads.items()
-        }
-        best = _in_process(predictor, image)
-        for name, requests_per_s in served.items():
-            each = loads[name]
-            request_s = each.phrases * best.phrase_s + each.new_image_share * best.image_s
-            ratios[name].append(requests_per_s * request_s)
-        spent_ms.append(best.phrase_cpu_ms)
+    spent_ms: list[float] = []
+    for turn in range(TURNS):
+        for name, each in loads.items():
+            # Before and after, and the mean of both: the machine's speed may change meanwhile.
+            before = of_phrases.cost(), of_images.cost() if each.new_image_share else None
+            requests_per_s = traffic.run(Triton(server.grpc_url), picture, each, seed=turn).requests_per_s
+            after = of_phrases.cost(), of_images.cost() if each.new_image_share else None
+            request_s = [
+                each.phrases * phrase.wall_s + (each.new_image_share * new.wall_s if new else 0.0)
+                for phrase, new in (before, after)
+            ]
+            ratios[name].append(requests_per_s * mean(request_s))
+            spent_ms += [1000 * phrase.cpu_s for phrase, _ in (before, after)]
     for name, found in ratios.items():
         each = loads[name]
         how = (
-            f"32 clients, {each.phrases} phrase(s) a request, {each.recent_images} known image(s), 3 turns of "
-            f"{each.requests} requests; best batch in process: {best.phrases} phrases on one image"
+            f"32 clients, {each.phrases} phrase(s) a request, {each.recent_images} known image(s), {TURNS} turns of "
+            f"{each.requests} requests, each between two in process, with {of_phrases.size} {of_phrases.name} a call"
         )
         if each.new_image_share:
-            how += f", {best.images} new image(s)"
+            how += f" and {of_images.size} {of_images.name}"
         target = at_least(0.8) if each.phrases == 1 else None
         yield Figure(
             f"server: throughput of 32 clients{name} / in process",
@@ -131,46 +132,9 @@ def _many_clients(server: TritonServer, predictor: Predictor, image: Path) -> It
             target,
             (min(found), max(found)),
         )
-    how = f"of all threads, in calls of {best.phrases} phrases, 3 turns"
+    how = f"of all threads, {of_phrases.size} {of_phrases.name} a call, {len(spent_ms)} times"
     yield Figure("cpu: a phrase in process", median(spent_ms), "ms", how, spread=(min(spent_ms), max(spent_ms)))
     yield from _cpu_of_a_request(server, picture, load)
-
-
-@dataclass(frozen=True)
-class _Best:
-    """What a phrase on a known image and a new image take in process, in the batches that are best for them."""
-
-    phrases: int = 0
-    phrase_s: float = 0.0
-    phrase_cpu_ms: float = 0.0
-    images: int = 0
-    image_s: float = 0.0
-
-
-def _in_process(predictor: Predictor, image: Path) -> _Best:
-    features, file = predictor.encode_image(image), image.read_bytes()
-    of_phrases: dict[int, tuple[float, float]] = {}
-    for batch in BATCHES:
-        began_s = time.process_time()
-        seconds = interleaved({"": partial(predictor.segment, features, phrases(batch))}, repeats=3)[""]
-        cpu_ms = 1000 * (time.process_time() - began_s) / (4 * batch)  # one is for warming up
-        of_phrases[batch] = median(seconds) / batch, cpu_ms
-    of_images = {
-        batch: median(interleaved({"": partial(_encode, predictor, [file] * batch)}, repeats=3)[""]) / batch
-        for batch in IMAGE_BATCHES
-    }
-    batch, images = min(of_phrases, key=of_phrases.__getitem__), min(of_images, key=of_images.__getitem__)
-    return _Best(batch, *of_phrases[batch], images, of_images[images])
-
-
-def _encode(predictor: Predictor, files: Sequence[bytes]) -> None:
-    """Do for several images at once what `Predictor.encode_image` does for one."""
-    inputs = [prepare(read_image(file), predictor.preset) for file in files]
-    geometry = np.stack([each.geometry.to_array() for each in inputs])
-    predictor.networks[contract.SAM_IMAGE_ENCODER](np.stack([each.sam_image for each in inputs]), geometry[:, 1])
-    predictor.networks[contract.CLIP_IMAGE_ENCODER](
-        np.stack([each.clip_image for each in inputs]), geometry[:, 2], geometry[:, 3]
-    )
 
 
 def _cpu_of_a_request(server: TritonServer, picture: Image.Image, load: Load) -> Iterator[Figure]:
