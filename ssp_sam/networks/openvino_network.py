@@ -37,7 +37,8 @@ def openvino_network(stage: str, models: Mapping[str, Any], precision: str, thre
         return _PromptGenerator(_Part(models["compare"], "fp32", threads), _Part(models["write"], precision, threads))
     if stage == contract.MASK_DECODER:
         return _MaskDecoder(_Part(models["see"], precision, threads), _Part(models["decode"], precision, threads))
-    return _Part(models["whole"], precision, threads)
+    whole = _Part(models["whole"], precision, threads)
+    return _ImageByImage(whole) if stage in (contract.SAM_IMAGE_ENCODER, contract.CLIP_IMAGE_ENCODER) else whole
 
 
 class _Requests(threading.local):
@@ -94,6 +95,18 @@ class _Part:
                     widened.input(index).tensor().set_element_type(openvino.Type.f16)
                 self._compiled[halves] = CORE.compile_model(widened.build(), "CPU", self._settings)
             return self._compiled[halves]
+
+
+class _ImageByImage:
+    """An image encoder. Together, images take a CPU as long as one by one, but as much more memory as they are many."""
+
+    def __init__(self, encode: _Part) -> None:
+        self._encode = encode
+
+    def __call__(self, *arrays: Array) -> tuple[Array, ...]:
+        """Compute."""
+        answers = [self._encode(*(array[i : i + 1] for array in arrays)) for i in range(len(arrays[0]))]
+        return answers[0] if len(answers) == 1 else tuple(np.concatenate(parts) for parts in zip(*answers, strict=True))
 
 
 class _PromptGenerator:

@@ -236,12 +236,13 @@ def load_network_stage(
 
 
 def meet_sizes(stage: Stage, model: contract.Model, preset: Preset, most_s: float) -> int:
-    """Run a stage on batches of every size that it may meet, as far as there is time; return the largest.
+    """Run a stage on batches of every size that its network may meet, as far as there is time; return the largest.
 
-    OpenVINO compiles a network for each size when it first comes, which takes longer than to compute. A batch of n
-    images with a phrase each is of size n in both. The largest goes first: memory that grows size by size has holes.
+    OpenVINO compiles a network for each size when it first comes, which takes longer than to compute. Image encoders
+    compute one image at a time. Elsewhere a batch of n images with a phrase each is of size n in both. The largest goes
+    first: memory that grows size by size has holes.
     """
-    largest = preset.phrases_per_chunk if isinstance(stage, PhraseStage) else model.max_batch_size
+    largest = preset.phrases_per_chunk if isinstance(stage, PhraseStage) else 1
     rows = [sample_row(model, preset, phrases=1, filling=index) for index in range(largest)]  # no image comes twice
     stage.run(rows[:1])
     began_s = time.perf_counter()

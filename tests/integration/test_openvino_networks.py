@@ -318,6 +318,15 @@ def test_threads_may_share_a_network() -> None:
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("stage", ["sam_image_encoder", "clip_image_encoder"])
+def test_images_are_answered_alike_together_and_alone_to_the_bit(stage: str) -> None:
+    network, given = load(stage, "openvino", "fp32"), arguments(stage, 3)
+    (together,) = network(*given)
+    for index, of_image in enumerate(together):
+        (alone,) = network(*(values[index : index + 1] for values in given))
+        np.testing.assert_array_equal(of_image, alone[0])
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
 def test_the_mask_decoder_answers_alike_about_images_that_it_remembers(precision: str) -> None:
     of_image, of_phrases, _ = arguments("mask_decoder", 3)
